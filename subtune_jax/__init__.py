@@ -1,0 +1,1 @@
+"""Selective fine-tuning with sparse masked updates."""

@@ -1,0 +1,59 @@
+"""A multi-layer perceptron on flattened pixels, for tests and small images."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from subtune_jax import layers, network
+from subtune_jax.contracts import Backbone, Variables
+from subtune_jax.layers import Run
+
+TINY = {"image_size": 8, "widths": (16, 16)}  # arguments of the smallest useful one
+
+
+class Hidden(nnx.Module):
+    """Dense, batch normalisation, ReLU: `[B, ...]` -> `[B, width]`."""
+
+    def __init__(self, inputs: int, width: int, rngs: nnx.Rngs):
+        """Flattens whatever comes in to `inputs` numbers."""
+        self.dense = layers.Dense(inputs, width, rngs=rngs)
+        self.norm = layers.BatchNorm(width, epsilon=1e-5, momentum=0.9)
+
+    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+        """One hidden layer."""
+        return jax.nn.relu(self.norm(self.dense(x.reshape(len(x), -1)), run))
+
+
+def make(
+    image_size: int = 28, widths: Sequence[int] = (256, 256), seed: int = 0
+) -> Backbone:
+    """An MLP with one block a hidden layer, `hidden01` and so on.
+
+    Args:
+      image_size: height and width of the images.
+      widths: of the hidden layers.
+      seed: of the random base; there are no pretrained weights.
+    """
+    sizes = (image_size * image_size * 3, *widths)
+    blocks = {}
+    for number, (inputs, width) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
+        blocks[f"hidden{number:02d}"] = lambda rngs, inputs=inputs, width=width: Hidden(
+            inputs, width, rngs
+        )
+
+    def load(shapes: Variables) -> Variables:
+        del shapes
+        whole = backbone.init(jax.random.key(seed), 1)
+        base = {block: whole.params[block] for block in blocks}
+        return Variables(base, whole.stats)
+
+    backbone = network.chain(
+        "mlp",
+        blocks,
+        lambda rngs, classes: layers.Head(sizes[-1], classes, rngs=rngs),
+        load,
+        input_shape=(image_size, image_size, 3),
+        normalize=((127.5,) * 3, (127.5,) * 3),
+    )
+    return backbone

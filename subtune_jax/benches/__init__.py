@@ -1,0 +1,1 @@
+"""Benchmarks: one file each, exporting `run(...) -> dict` of ratios and their parts."""

@@ -1,0 +1,129 @@
+"""Layers that every network shares, as Flax NNX modules.
+
+A block of a network is an `nnx.Module` whose `__call__(x, run)` maps `[B, ...]` to
+`[B, ...]`. Parameters are cast to the type of `x` where they are used, so the type
+of the input decides the type of the computation.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Run(NamedTuple):
+    """How a block is run.
+
+    Attributes:
+      training: use and update batch statistics.
+      weight: `[B]`, 0 for padding; None for ones. Read only when training.
+      axis_name: the device axis over which batch statistics are taken, if any.
+    """
+
+    training: bool = False
+    weight: jax.Array | None = None
+    axis_name: str | None = None
+
+
+class Dense(nnx.Module):
+    """`x @ kernel + bias` over the last axis, kernel `[in, out]`.
+
+    Leading axes are flattened first: XLA's CPU weight gradient over several axes
+    costs several times its own product.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, rngs: nnx.Rngs, bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
+    ):  # fmt: skip
+        """Draws `kernel`; `bias` starts at zero."""
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., in]` -> `[..., out]`."""
+        flat = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
+        if self.bias is not None:
+            flat = flat + self.bias[...].astype(x.dtype)
+        return flat.reshape(*x.shape[:-1], flat.shape[-1])
+
+
+class Head(Dense):
+    """A new classifier `[B, D]` -> logits `[B, C]` in float32, weights near zero."""
+
+    def __init__(self, width: int, classes: int, *, rngs: nnx.Rngs):
+        """Small weights: a first prediction near uniform, yet gradients below it."""
+        init = nnx.initializers.normal(0.01)
+        super().__init__(width, classes, rngs=rngs, kernel_init=init)
+
+    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+        """`[B, D]` -> `[B, C]`."""
+        return super().__call__(x.astype(jnp.float32))
+
+
+class LayerNorm(nnx.Module):
+    """Normalises the last axis in float32, then scales and shifts."""
+
+    def __init__(self, width: int, *, epsilon: float):
+        """Starts at the identity: `scale` one, `bias` zero."""
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` -> `[..., D]`."""
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Normalises channels by running statistics, or by the batch's when training.
+
+    Batch statistics are weighted by `run.weight` and taken over all devices of
+    `run.axis_name`, so that padding and the number of devices do not show. The
+    running variance takes the unbiased estimate, as PyTorch does.
+    """
+
+    def __init__(self, channels: int, *, epsilon: float, momentum: float):
+        """Starts at the identity; `momentum` is the share of the old statistic."""
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.epsilon = epsilon
+        self.momentum = momentum
+
+    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+        """`[B, H, W, D]` -> `[B, H, W, D]`."""
+        mean, var = self.mean[...], self.var[...]
+        if run.training:
+            mean, var, count = _moments(x.astype(jnp.float32), run)
+            # Two or more weighted pixels, always: a batch of one 1x1 map has no
+            # variance, and the maximum keeps its estimate finite.
+            unbiased = var * count / jnp.maximum(count - 1, 1)
+            old = self.momentum
+            self.mean[...] = old * self.mean[...] + (1 - old) * mean
+            self.var[...] = old * self.var[...] + (1 - old) * unbiased
+        slope = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        shift = self.bias[...] - mean * slope
+        return x * slope.astype(x.dtype) + shift.astype(x.dtype)
+
+
+def _moments(x: jax.Array, run: Run) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Weighted mean and variance `[D]` of `x` `[B, ..., D]`, and the pixel count."""
+    weight = jnp.ones(x.shape[0]) if run.weight is None else run.weight
+
+    def total(value: jax.Array) -> jax.Array:
+        return value if run.axis_name is None else jax.lax.psum(value, run.axis_name)
+
+    pixels = x.size // x.shape[0] // x.shape[-1]
+    spread = weight.reshape(-1, *[1] * (x.ndim - 1))
+    axes = tuple(range(x.ndim - 1))
+    count = total(weight.sum()) * pixels
+    mean = total(jnp.sum(x * spread, axes)) / count
+    var = total(jnp.sum(jnp.square(x - mean) * spread, axes)) / count
+    return mean, var, count

@@ -1,0 +1,42 @@
+"""Names: finding plug-in files by name, and suggesting what a typo meant."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`"did you mean 'x'? there are ..."`, for the end of an error message."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}there are {', '.join(known) or 'none'}"
+
+
+def plugins(package: str) -> list[str]:
+    """The file names in `subtune_jax/<package>/`: the registry."""
+    root = importlib.import_module(f"subtune_jax.{package}")
+    return sorted(module.name for module in pkgutil.iter_modules(root.__path__))
+
+
+def load(package: str, spec: Mapping[str, Any]) -> Any:
+    """Calls `subtune_jax.<package>.<name>.make(**rest)` for `spec = {name, **rest}`.
+
+    Raises:
+      ValueError: there is no file of that name, or `make` takes no such argument.
+    """
+    arguments = dict(spec)
+    name = arguments.pop("name")
+    if name not in plugins(package):
+        kind = package.removesuffix("s")
+        raise ValueError(f"no {kind} named {name!r}; {near(name, plugins(package))}")
+    make = importlib.import_module(f"subtune_jax.{package}.{name}").make
+    known = inspect.signature(make).parameters
+    for argument in arguments:
+        if argument not in known:
+            what = f"{package.removesuffix('s')} {name!r} takes no {argument!r}"
+            raise ValueError(f"{what}; {near(argument, known)}")
+    return make(**arguments)

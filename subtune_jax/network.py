@@ -1,0 +1,102 @@
+"""Networks: a chain of NNX blocks as pure functions on plain trees.
+
+Each block is split once into its static graph and a nested dict of arrays, and
+merged again inside `apply`. A block's parameters live under the block's name, so
+that every parameter is in exactly one block.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from subtune_jax.contracts import Backbone, Params, Variables
+from subtune_jax.layers import Run
+from subtune_jax.names import near
+
+Build = Callable[[nnx.Rngs], nnx.Module]
+HEAD = "head"
+
+
+def chain(
+    name: str,
+    blocks: Mapping[str, Build],
+    head: Callable[[nnx.Rngs, int], nnx.Module],
+    load: Callable[[Variables], Variables],
+    *,
+    input_shape: tuple[int, int, int],
+    normalize: tuple[tuple[float, ...], tuple[float, ...]],
+) -> Backbone:
+    """The `Backbone` that runs `blocks` in order, then `head`.
+
+    Args:
+      name: of the file in `backbones/`.
+      blocks: block name -> function that builds its module.
+      head: (rngs, C) -> the module that turns features into logits.
+      load: base variables of shapes only (`jax.ShapeDtypeStruct`) -> real ones.
+      input_shape: `(H, W, 3)`.
+      normalize: mean and standard deviation of each colour, in [0, 255].
+    """
+
+    def init(key: jax.Array, classes: int) -> Variables:
+        return _split_all({**blocks, HEAD: lambda rngs: head(rngs, classes)}, key)
+
+    shapes = jax.eval_shape(lambda: _split_all(blocks, jax.random.key(0)))
+    graphs = {block: _graph(build) for block, build in blocks.items()}
+    graphs[HEAD] = _graph(lambda rngs: head(rngs, 2))  # the width is in the arrays
+    order = (*blocks, HEAD)
+
+    def apply(
+        params: Params,
+        stats: Params,
+        x: jax.Array,
+        *,
+        training: Collection[str] = (),
+        weight: jax.Array | None = None,
+        axis_name: str | None = None,
+        start: str | None = None,
+        stop: str | None = None,
+    ) -> tuple[jax.Array, Params]:
+        first = 0 if start is None else position(order, start)
+        last = len(order) if stop is None else position(order, stop)
+        moved = dict(stats)
+        for block in order[first:last]:
+            run = Run(block in training, weight, axis_name)
+            own = stats.get(block, {})
+            module = nnx.merge(graphs[block], _state(params[block]), _state(own))
+            x = module(x, run)
+            if run.training and own:
+                moved[block] = nnx.state(module, nnx.BatchStat).to_pure_dict()
+        return x, moved
+
+    return Backbone(
+        name, order, input_shape, normalize, init, lambda: load(shapes), apply
+    )
+
+
+def position(order: tuple[str, ...], block: str) -> int:
+    """Where `block` stands in `order`; ValueError with near misses if nowhere."""
+    if block not in order:
+        raise ValueError(f"no block named {block!r}; {near(block, order)}")
+    return order.index(block)
+
+
+def _split_all(blocks: Mapping[str, Build], key: jax.Array) -> Variables:
+    params, stats = {}, {}
+    for number, (block, build) in enumerate(blocks.items()):
+        module = build(nnx.Rngs(params=jax.random.fold_in(key, number)))
+        _, own_params, own_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+        params[block] = own_params.to_pure_dict()
+        if own_stats:
+            stats[block] = own_stats.to_pure_dict()
+    return Variables(params, stats)
+
+
+def _graph(build: Build) -> Any:
+    module = nnx.eval_shape(lambda: build(nnx.Rngs(params=0)))
+    return nnx.split(module, nnx.Param, nnx.BatchStat)[0]
+
+
+def _state(tree: Params) -> Any:
+    return nnx.State(tree)

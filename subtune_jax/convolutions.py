@@ -1,0 +1,156 @@
+"""Convolutions that are as fast on a CPU as they should be.
+
+XLA's depthwise convolution is about ten times slower on a CPU than the same sum
+written out as k x k shifted products, and so are its gradients. On a CPU it and both
+of its gradients are therefore written out here, in forms whose floating-point
+operations XLA counts as what they are; GPU and TPU keep the native form. A 1x1
+convolution is a matrix product everywhere. `benches/efficientnet.py` measures it all.
+
+Padding is XLA's 'SAME'. Kernels are `[k, k, in, out]`, output neurons last. Functions
+with their own gradient have a first derivative only, in reverse mode.
+"""
+
+import functools
+
+import jax
+from flax import nnx
+from jax import lax
+
+from subtune_jax import shifted
+from subtune_jax.layers import BatchNorm, Run
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+THIN = 32  # products an output below which a sum of shifts beats the native form
+HE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def full(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """`[B, H, W, in]`, `[k, k, in, out]` -> `[B, ceil(H/stride), ceil(W/stride), out]`.
+
+    The native convolution, but for the stem of a network on a CPU: of three colours
+    the sum of shifted products takes a fifth of its time. Gradients are native.
+    """
+    if kernel[..., 0].size > THIN:
+        return _native(x, kernel, stride)
+    return _on_platform(shifted.full, _native, stride, x, kernel)
+
+
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`[B, H, W, in]`, `[1, 1, in, out]` -> `[B, H, W, out]`: one matrix product.
+
+    Pixels are flattened first: XLA's CPU weight gradient over several axes costs
+    several times its own product.
+    """
+    flat = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+    return flat.reshape(*x.shape[:-1], flat.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """`[B, H, W, D]`, `[k, k, 1, D]` -> `[B, ceil(H/stride), ceil(W/stride), D]`.
+
+    Each channel has its own filter. On a CPU sums are in float32 or wider.
+    """
+    return _on_platform(shifted.depthwise, _native, stride, x, kernel)
+
+
+def _full_backward(stride, residuals, dy):
+    x, kernel = residuals
+    return _native_dx(x, kernel, dy, stride), _native_dkernel(x, kernel, dy, stride)
+
+
+def _backward(stride, residuals, dy):
+    # Two expressions that share nothing: the compiler drops the one nobody asks for.
+    x, kernel = residuals
+    dx = _on_platform(shifted.depthwise_dx, _native_dx, stride, x, kernel, dy)
+    forms = shifted.depthwise_dkernel, _native_dkernel
+    return dx, _on_platform(*forms, stride, x, kernel, dy)
+
+
+full.defvjp(
+    lambda x, kernel, stride: (full(x, kernel, stride), (x, kernel)), _full_backward
+)
+depthwise.defvjp(
+    lambda x, kernel, stride: (depthwise(x, kernel, stride), (x, kernel)), _backward
+)
+
+
+def _on_platform(cpu, default, stride, *arrays):
+    return lax.platform_dependent(
+        *arrays,
+        cpu=functools.partial(cpu, stride=stride),
+        default=functools.partial(default, stride=stride),
+    )
+
+
+def _native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=LAYOUT,
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+    )
+
+
+def _native_dx(x, kernel, dy, stride):
+    return jax.vjp(lambda x: _native(x, kernel, stride), x)[1](dy)[0]
+
+
+def _native_dkernel(x, kernel, dy, stride):
+    return jax.vjp(lambda kernel: _native(x, kernel, stride), kernel)[1](dy)[0]
+
+
+class Conv(nnx.Module):
+    """`full` with kernel `[k, k, in, out]`, without bias."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, size: int, stride: int = 1, rngs: nnx.Rngs
+    ):
+        """Draws `kernel` from He's normal distribution."""
+        self.kernel = nnx.Param(HE(rngs.params(), (size, size, inputs, outputs)))
+        self.stride = stride
+
+    def __call__(self, x: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
+        """`[B, H, W, in]` -> `[B, H', W', out]`, times `scale` `[out]`."""
+        return full(x, (self.kernel[...] * scale).astype(x.dtype), self.stride)
+
+
+class PointwiseConv(Conv):
+    """`pointwise` with kernel `[1, 1, in, out]`, without bias."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        """Draws `kernel`."""
+        super().__init__(inputs, outputs, size=1, rngs=rngs)
+
+    def __call__(self, x: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
+        """`[B, H, W, in]` -> `[B, H, W, out]`, times `scale` `[out]`."""
+        return pointwise(x, (self.kernel[...] * scale).astype(x.dtype))
+
+
+class DepthwiseConv(Conv):
+    """`depthwise` with kernel `[k, k, 1, D]`, without bias."""
+
+    def __init__(self, channels: int, *, size: int, stride: int = 1, rngs: nnx.Rngs):
+        """Draws `kernel`."""
+        super().__init__(1, channels, size=size, stride=stride, rngs=rngs)
+
+    def __call__(self, x: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
+        """`[B, H, W, D]` -> `[B, H', W', D]`, times `scale` `[D]`."""
+        return depthwise(x, (self.kernel[...] * scale).astype(x.dtype), self.stride)
+
+
+def normalised(conv: Conv, norm: BatchNorm, x: jax.Array, run: Run) -> jax.Array:
+    """`norm(conv(x))`, as one convolution when the statistics are the running ones.
+
+    The kernel is scaled instead of the output. That saves a pass over the output, and
+    in the backward pass the output itself: the gradient of the norm's scale follows
+    from that of the kernel. To train the scale alone thus costs what the kernel costs.
+    """
+    if run.training:
+        return norm(conv(x), run)
+    slope = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
+    shift = norm.bias[...] - norm.mean[...] * slope
+    return conv(x, slope) + shift.astype(x.dtype)

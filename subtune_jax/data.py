@@ -1,0 +1,193 @@
+"""Batches: which examples at which step, and how they reach the step.
+
+A *piece* is what changes from step to step: a dict of arrays with one row an example
+of the padded batch, split over the devices. A set that is small enough lives on the
+devices, and a piece holds only indices into it; a larger one streams through grain,
+and a piece holds the images. Rows that pad the batch have weight 0.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grain.python as grain
+import numpy as np
+
+from subtune_jax import augment as augmentation
+from subtune_jax import images, splits
+from subtune_jax.contracts import Split
+
+RESIDENT_BYTES = 1 << 30  # larger sets stream
+Piece = Mapping[str, np.ndarray]
+
+
+class Examples(NamedTuple):
+    """A split as the network takes it.
+
+    Attributes:
+      labels: int32 `[N]`.
+      inputs: `[N, ...]` of all examples, or None where they do not fit in memory.
+      read: indices `[n]` -> inputs `[n, ...]`.
+    """
+
+    labels: np.ndarray
+    inputs: np.ndarray | None
+    read: Callable[[np.ndarray], np.ndarray]
+
+
+class Rows(NamedTuple):
+    """The rows of a padded batch, and which of them this process feeds."""
+
+    batch_size: int
+    padded: int
+    first: int
+    last: int
+
+
+class Feed(NamedTuple):
+    """A source of training batches.
+
+    Attributes:
+      resident: arrays that live on every device, `{}` when streaming: `inputs`
+        `[N, ...]` and `labels` `[N]`.
+      pieces: (first step, last step) -> the pieces of those steps, in order; each
+        with `weight` [rows], either `index` or `inputs` and `labels`, the numbers
+        `drawn` for augmentation, and for mixing all but the weight of a partner.
+    """
+
+    resident: dict[str, np.ndarray]
+    pieces: Callable[[int, int], Iterator[Piece]]
+
+
+def rows(batch_size: int, multiple: int, process: int = 0, processes: int = 1) -> Rows:
+    """A batch of `batch_size` padded to a multiple, shared evenly by processes.
+
+    >>> rows(30, 8)
+    Rows(batch_size=30, padded=32, first=0, last=32)
+    """
+    padded = -(-batch_size // multiple) * multiple
+    share = padded // processes
+    return Rows(batch_size, padded, process * share, (process + 1) * share)
+
+
+def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
+    """The images of a split at `size` pixels square, read now if they fit in `limit`.
+
+    Raises:
+      ValueError: an image cannot be read; the message names its file.
+    """
+
+    def one(index: int) -> np.ndarray:
+        return images.resize(split.read(int(index))["image"], size)
+
+    labels = np.asarray(split.labels, np.int32)
+    if len(labels) * size * size * 3 > limit:
+        return Examples(labels, None, lambda where: np.stack([one(i) for i in where]))
+    with ThreadPoolExecutor() as pool:
+        return resident(np.stack(list(pool.map(one, range(len(labels))))), labels)
+
+
+def resident(inputs: np.ndarray, labels: np.ndarray) -> Examples:
+    """Examples that are in memory: `inputs` `[N, ...]`, `labels` `[N]`."""
+    return Examples(labels, inputs, lambda where: inputs[where])
+
+
+def subset(split: Split, count: int, seed: int) -> Split:
+    """A stratified subset of `count` examples; 0 keeps all."""
+    if not count:
+        return split
+    where = splits.subset(split.labels, count, seed)
+    return Split(lambda index: split.read(int(where[index])), split.labels[where])
+
+
+def training(
+    examples: Examples,
+    rows: Rows,
+    seed: int,
+    augment: augmentation.Augment = augmentation.NONE,
+) -> Feed:
+    """Shuffled batches, each epoch in an order of its own; the same when streaming.
+
+    Raises:
+      ValueError: a batch is larger than the data.
+    """
+    count = len(examples.labels)
+    if rows.batch_size > count:
+        given = f"batch_size={rows.batch_size}"
+        raise ValueError(f"{given}; there are {count} training examples")
+    mine = slice(rows.first, rows.last)
+    weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
+
+    def look(where: np.ndarray, prefix: str = "") -> dict[str, Any]:
+        if examples.inputs is not None:
+            return {prefix.removesuffix("_") or "index": where}
+        found = {"inputs": examples.read(where), "labels": examples.labels[where]}
+        return {f"{prefix}{name}": value for name, value in found.items()}
+
+    def piece(step: int) -> Piece:
+        where = _batch(seed, count, rows, int(step))
+        made = {"weight": weight[mine]} | look(where[mine])
+        if augmentation.active(augment):
+            drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
+            drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
+            made["drawn"] = drawn[mine]
+        if augmentation.mixes(augment):  # row i with row i + 1, around the real rows
+            other = np.arange(rows.padded)
+            other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)
+            made |= look(where[other][mine], "partner_")
+            made["partner_drawn"] = drawn[other][mine]
+        return made
+
+    if examples.inputs is None:
+        return Feed({}, lambda first, last: _ahead(piece, first, last))
+    stored = {"inputs": examples.inputs, "labels": examples.labels}
+    return Feed(stored, lambda first, last: map(piece, range(first, last)))
+
+
+def sequential(examples: Examples, rows: Rows) -> Iterator[Piece]:
+    """Every example once, in order: pieces of `inputs` and `weight`.
+
+    Inputs are sent with the piece, not looked up on the device, so that one program
+    serves splits of any size. The last batch is padded with weight 0.
+    """
+    count = len(examples.labels)
+
+    def piece(step: int) -> Piece:
+        place = np.arange(rows.first, rows.last)
+        where = int(step) * rows.batch_size + place
+        real = (place < rows.batch_size) & (where < count)
+        inputs = examples.read(np.where(real, where, 0))
+        return {"inputs": inputs, "weight": real.astype(np.float32)}
+
+    return _ahead(piece, 0, -(-count // rows.batch_size))
+
+
+def shuffled(seed: int, count: int, first: int, last: int) -> np.ndarray:
+    """Places `first` to `last` of the endless stream of shuffled epochs, int32.
+
+    Every epoch is a permutation of [0, count) drawn from (seed, epoch).
+    """
+    epochs = range(first // count, (last - 1) // count + 1)
+    orders = [_epoch(seed, count, epoch) for epoch in epochs]
+    skip = epochs[0] * count
+    return np.concatenate(orders)[first - skip : last - skip].astype(np.int32)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch(seed: int, count: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _batch(seed: int, count: int, rows: Rows, step: int) -> np.ndarray:
+    """Indices of a padded batch."""
+    size = rows.batch_size
+    where = shuffled(seed, count, step * size, (step + 1) * size)
+    return np.concatenate([where, np.zeros(rows.padded - size, np.int32)])
+
+
+def _ahead(piece: Callable[[int], Piece], first: int, last: int) -> Iterator[Piece]:
+    """Pieces `first` to `last`, prepared ahead of need by threads, in order."""
+    options = grain.ReadOptions(num_threads=8, prefetch_buffer_size=8)
+    steps = grain.MapDataset.range(first, last).map(piece)
+    return iter(steps.to_iter_dataset(options))

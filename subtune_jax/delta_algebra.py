@@ -1,0 +1,143 @@
+"""Deltas among themselves: what two have in common, and several as one."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from subtune_jax import delta, delta_changes, delta_checks, tensor_file
+from subtune_jax.delta_changes import Change, bits
+from subtune_jax.delta_leaves import digest, flatten, rebuild
+from subtune_jax.names import near
+
+RULES = ("error", "last", "mean")
+Part = tuple[np.ndarray, np.ndarray]  # positions, values
+
+
+def diff(path_a: str | Path, path_b: str | Path) -> dict[str, Any]:
+    """How two deltas overlap: `same_base`, and a row for each leaf of either.
+
+    Row: `a` and `b`, elements that each holds; `both`, elements that both hold;
+    `equal`, those of them with equal bits. A leaf held whole counts with all its
+    elements. `both` is 0 where the leaves have different shapes or types.
+    """
+    a, b = delta.read(path_a), delta.read(path_b)
+    rows = {}
+    for name in sorted(a.changes.keys() | b.changes.keys()):
+        ours, theirs = a.changes.get(name), b.changes.get(name)
+        row = {
+            "a": 0 if ours is None else ours.values.size,
+            "b": 0 if theirs is None else theirs.values.size,
+            "both": 0,
+            "equal": 0,
+        }
+        if ours and theirs and _kind(a.leaves[name]) == _kind(b.leaves[name]):
+            one, other = _part(ours), _part(theirs)
+            _, at, where = np.intersect1d(one[0], other[0], True, return_indices=True)
+            same = bits(one[1][at]) == bits(other[1][where])
+            row["both"], row["equal"] = int(at.size), int(np.count_nonzero(same))
+        rows[name] = row
+    keys = "base_fingerprint"
+    return {"same_base": a.manifest[keys] == b.manifest[keys], "leaves": rows}
+
+
+def merge(paths: Sequence[str | Path], base: Any, rule: str = "error") -> Any:
+    """`base` with the changes of all deltas: a tree of the type of `base`.
+
+    Where several change an element and agree, that is its value. Where they do not,
+    `rule` decides: "error", "last" (of `paths`), or "mean" (of floating values,
+    taken in float64).
+
+    Raises:
+      ValueError: two deltas disagree and the rule is "error", or "mean" of integers;
+        a new leaf has two shapes; `base` is not the base of all; no such rule.
+    """
+    if rule not in RULES:
+        raise ValueError(f"no merge rule {rule!r}; {near(rule, RULES)}")
+    before = flatten(base)
+    digests = {name: digest(array) for name, array in before.items()}
+    parts: dict[str, list[Part]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        contents = delta.read(path)
+        delta_checks.refuse_base(contents.manifest, contents.leaves, before, digests)
+        for name, change in contents.changes.items():
+            row = rows.setdefault(name, contents.leaves[name])
+            if _kind(row) != _kind(contents.leaves[name]):
+                kinds = f"{_kind(row)} and {_kind(contents.leaves[name])}"
+                raise ValueError(f"leaf {name!r} is {kinds}; these cannot be merged")
+            parts.setdefault(name, []).append(_part(change, before.get(name)))
+    changed = {}
+    for name, row in rows.items():
+        start = before.get(name)
+        if start is None:
+            start = np.zeros(row["shape"], jnp.dtype(row["dtype"]))
+        changed[name] = _join(name, start, parts[name], rule)
+    keys = {name: rows[name]["keys"] for name in changed if name not in before}
+    return rebuild(base, changed, keys)
+
+
+def export(path: str | Path, file: str | Path) -> Path:
+    """Writes a delta as one `.safetensors` or `.npz` file, and returns its path.
+
+    A sparse leaf `a/b` is two arrays: `a/b.positions`, int64, rising, into the
+    row-major leaf, and `a/b.values`. Any other leaf is one array, `a/b`, whole. The
+    notes are `base_fingerprint`, `result_fingerprint` and `meta` (JSON).
+    """
+    contents = delta.read(path)
+    arrays = {}
+    for name, change in contents.changes.items():
+        if change.positions is None:
+            shape = contents.leaves[name]["shape"]
+            arrays[name] = delta_changes.apply(change, None, shape)
+        else:
+            arrays[f"{name}.positions"] = change.positions
+            arrays[f"{name}.values"] = change.values
+    notes = {
+        "base_fingerprint": contents.manifest["base_fingerprint"],
+        "result_fingerprint": contents.manifest["result_fingerprint"],
+        "meta": json.dumps(contents.manifest["meta"]),
+    }
+    return tensor_file.write(file, arrays, notes)
+
+
+def _part(change: Change, old: np.ndarray | None = None) -> Part:
+    """Positions and values; of a whole leaf those that differ from `old`, or all."""
+    if change.positions is not None:
+        return change.positions, change.values
+    if old is None:
+        return np.arange(change.values.size), change.values
+    positions = np.flatnonzero(bits(old) != bits(change.values))
+    return positions, change.values[positions]
+
+
+def _join(name: str, start: np.ndarray, parts: list[Part], rule: str) -> np.ndarray:
+    """A copy of `start` with all parts put in."""
+    positions = np.concatenate([positions for positions, _ in parts])
+    order = np.argsort(positions, kind="stable")  # of one element: in the order given
+    positions = positions[order]
+    values = np.concatenate([values for _, values in parts])[order]
+    first = np.flatnonzero(np.diff(positions, prepend=-1))
+    counts = np.diff(first, append=positions.size)
+    picked = values[first + counts - 1]
+    differ = bits(values) != np.repeat(bits(picked), counts)
+    conflict = np.repeat(np.arange(first.size), counts)[differ]
+    conflict = np.unique(conflict)
+    if conflict.size and rule == "error":
+        what = f"the deltas disagree in {conflict.size} elements of leaf {name!r}"
+        raise ValueError(f"{what}; the rules 'last' and 'mean' decide")
+    if conflict.size and rule == "mean":
+        if not jnp.issubdtype(values.dtype, jnp.floating):
+            raise ValueError(f"leaf {name!r} is {values.dtype}; it has no mean")
+        means = np.add.reduceat(values.astype(np.float64), first) / counts
+        picked[conflict] = means[conflict].astype(values.dtype)
+    new = start.copy()
+    new.reshape(-1)[positions[first]] = picked
+    return new
+
+
+def _kind(row: dict[str, Any]) -> str:
+    return f"{row['dtype']} {row['shape']}"

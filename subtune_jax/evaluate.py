@@ -1,0 +1,75 @@
+"""Base + delta on a split.
+
+    subtune evaluate --config=FILE --workdir=DIR --delta=DIR [--split=test]
+
+Writes `evaluation.json`. Without `--delta`, the delta of the workdir is used.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from subtune_jax import commands, data, delta, devices, loop, runs, setup, step, trees
+from subtune_jax import workdir as workdir_
+from subtune_jax.contracts import Variables
+from subtune_jax.settings import Settings
+from subtune_jax.step import Fixed
+
+SPLITS = ("train", "validation", "test")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parse = commands.parser("evaluate", "evaluate base + delta on a split")
+    parse.add_argument("--delta", type=Path, help="a delta folder; WORKDIR/delta")
+    parse.add_argument("--split", choices=SPLITS, default="test")
+    return commands.run(parse, run, argv)
+
+
+def run(settings: Settings, given: argparse.Namespace) -> Path:
+    """Evaluates and returns the path of `evaluation.json`.
+
+    Raises:
+      ValueError: the delta is of another base, or has another number of classes.
+    """
+    folder = given.delta or given.workdir / "delta"
+    made = setup.prepare(settings)
+    whole = Variables(**delta.load(folder, made.base._asdict()))
+    split = getattr(made.task, given.split)
+    examples = data.examples(split, made.backbone.input_shape[0])
+    outputs = logits(made, whole, examples)
+    classes = len(made.task.classes)
+    if outputs.shape[-1] != classes:
+        found = f"delta {folder} has {outputs.shape[-1]} classes"
+        raise ValueError(f"{found}; task {made.task.name} has {classes}")
+    value = float(made.task.metric(outputs, examples.labels))
+    result = {
+        "task": made.task.name,
+        "backbone": made.backbone.name,
+        "split": given.split,
+        "examples": len(examples.labels),
+        "metric": {"name": made.task.metric_name, "value": value},
+        "delta": str(folder),
+        "base_fingerprint": delta.fingerprint(made.base._asdict()),
+    }
+    print(f"{given.split} {made.task.metric_name} {value:.4f}", file=sys.stderr)
+    return workdir_.write_json(given.workdir / "evaluation.json", result)
+
+
+def logits(
+    made: setup.Setup, variables: Variables, examples: data.Examples
+) -> np.ndarray:
+    """Logits `[N, C]` of a whole network for every example."""
+    recipe = runs.plain_recipe(made)
+    flat = trees.flatten(variables.params)
+    state, frozen = step.start(recipe, flat, variables.stats, {}, {})
+    state, fixed = devices.replicate(made.devices, (state, Fixed(frozen, {}, {})))
+    predict = loop.predictor(made.devices, recipe, setup.batch_rows(made))
+    return loop.predict(predict, state, fixed, examples)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

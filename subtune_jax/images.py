@@ -1,0 +1,83 @@
+"""Images: files to pixels, safely, and pixels to a square of the wanted size."""
+
+import hashlib
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 2**24  # 48 MiB as RGB: a small file can unpack to gigabytes
+BROKEN = (  # what pillow raises for bad files, one kind of file or another
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
+    *(struct.error, zlib.error, OverflowError, Image.DecompressionBombError),
+    Image.DecompressionBombWarning,
+)
+
+
+def read(file: str | Path) -> np.ndarray:
+    """The image in `file`, uint8 `[H, W, 3]`; see `decode`."""
+    try:
+        return decode(Path(file).read_bytes(), str(file))
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """The encoded image `data`, uint8 `[H, W, 3]`.
+
+    Transparent pixels are laid on white, 16 bits become the upper 8, one channel
+    becomes three, and of an animation the first frame is taken. Rotation by EXIF is
+    not applied, as in TensorFlow's and torchvision's decoders.
+
+    Raises:
+      ValueError: `data` is no image, is cut off, or has more than `MAX_PIXELS`
+        pixels; `name` is in the message.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                limit = f"{MAX_PIXELS} pixels are the most"
+                raise ValueError(f"{width} x {height} pixels; {limit}")
+            return _rgb(image)
+    except BROKEN as error:
+        raise ValueError(f"cannot decode {name}: {error}") from error
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        wide = np.asarray(image).astype(np.int64)
+        return repeat(np.clip(wide >> 8, 0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
+        front = image.convert("RGBA")
+        white = Image.new("RGBA", front.size, "white")
+        return np.asarray(Image.alpha_composite(white, front))[..., :3].copy()
+    return np.array(image.convert("RGB"))
+
+
+def repeat(grey: np.ndarray) -> np.ndarray:
+    """`[H, W]` -> `[H, W, 3]`, three times the same."""
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """`image`, uint8 `[H, W, 3]`, as uint8 `[size, size, 3]`; aspect is not kept.
+
+    Bilinear, with a kernel that grows as the image shrinks (no aliasing).
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    scaled = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(scaled)
+
+
+def digest(image: np.ndarray) -> bytes:
+    """A hash that is the same for images of the same size and pixels."""
+    whole = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    whole.update(np.ascontiguousarray(image).data)
+    return whole.digest()

@@ -1,0 +1,53 @@
+"""From a piece to what the network sees, inside the compiled step."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from subtune_jax import augment as augmentation
+from subtune_jax.augment import Augment
+from subtune_jax.contracts import Backbone
+
+Arrays = Mapping[str, jax.Array]
+
+
+def labelled(
+    resident: Arrays, piece: Arrays, classes: int, augment: Augment
+) -> tuple[jax.Array, jax.Array]:
+    """Inputs `[B, ...]`, augmented, and targets `[B, C]`."""
+    inputs, labels = lookup(resident, piece)
+    targets = jax.nn.one_hot(labels, classes)
+    if not augmentation.active(augment):
+        return inputs, targets
+
+    def single(drawn, image):
+        return augmentation.single(augment, drawn, image.astype(jnp.float32))
+
+    def mix(drawn, images, pair):
+        return augmentation.mix(augment, drawn, images, pair)
+
+    images = jax.vmap(single)(piece["drawn"], inputs)
+    if augmentation.mixes(augment):
+        others, other_labels = lookup(resident, piece, "partner")
+        others = jax.vmap(single)(piece["partner_drawn"], others)
+        pair = (targets, jax.nn.one_hot(other_labels, classes))
+        images, targets = jax.vmap(mix)(piece["drawn"], (images, others), pair)
+    return images, targets
+
+
+def lookup(
+    resident: Arrays, piece: Arrays, which: str = ""
+) -> tuple[jax.Array, jax.Array | None]:
+    """Inputs and labels of a piece's rows: out of the resident set, or as sent."""
+    if resident:
+        where = piece[which or "index"]
+        return resident["inputs"][where], resident["labels"][where]
+    prefix = f"{which}_" if which else ""
+    return piece[f"{prefix}inputs"], piece.get(f"{prefix}labels")
+
+
+def normalize(backbone: Backbone, images: jax.Array) -> jax.Array:
+    """Pixels in [0, 255] as the network expects them, float32."""
+    mean, std = (jnp.asarray(x, jnp.float32) for x in backbone.normalize)
+    return (images.astype(jnp.float32) - mean) / std

@@ -1,0 +1,47 @@
+"""Random elements: the control that every element-wise method has to beat.
+
+In the same harness and at the same count, a random mask (SHiRA) beat LoRA of rank 32
+on a language model: 0.510 against 0.478 on GSM8K. It belongs in every comparison.
+
+Source: Bhardwaj et al., "Sparse High Rank Adapters", arXiv:2406.13175, whose mask in
+Hugging Face PEFT is this one: random, of linear layers, with a budget per array.
+"""
+
+from typing import Any
+
+from subtune_jax import choose, masks, scores
+from subtune_jax.contracts import Evidence, Selection, Selector
+
+TINY: dict[str, Any] = {"count": 1}
+
+
+def make(
+    scope: str = "neuron",
+    fraction: float | None = None,
+    count: int | None = None,
+    among: str = r".*kernel",
+    extras: str | None = None,
+) -> Selector:
+    """Trains elements drawn at random, the same for the same seed.
+
+    Args:
+      scope: the budget is for each `"neuron"`, each `"array"` or the `"network"`.
+      fraction: share of each in [0, 1]; at least one element unless it is 0.
+      count: number of elements of each; exactly one of `fraction` and `count`.
+      among: regular expression over whole paths: the arrays that are drawn from. Of
+        vectors the scope `"neuron"` draws nothing: they have no inputs.
+      extras: regular expression over whole paths of what is trained besides, such as
+        `.*/bias`; counted apart.
+
+    Raises:
+      ValueError: in `init`, a pattern matches nothing or there is less than `count`.
+    """
+
+    def init(evidence: Evidence) -> Selection:
+        head = evidence.blocks[-1:]
+        draws = scores.random(masks.find(evidence.params, among, head), evidence.seed)
+        chosen = choose.by_scope(draws, scope, fraction, count)
+        mask = masks.fill(evidence.params, chosen)
+        return Selection(mask, masks.besides(evidence.params, mask, extras, head))
+
+    return Selector(init)

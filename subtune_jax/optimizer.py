@@ -1,0 +1,135 @@
+"""Optimisers by name, over flat dicts of selected values."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from subtune_jax.names import near
+
+CORES: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": lambda b1, b2, epsilon, momentum: optax.scale_by_adam(b1, b2, epsilon),
+    "adamw": lambda b1, b2, epsilon, momentum: optax.scale_by_adam(b1, b2, epsilon),
+    "lion": lambda b1, b2, epsilon, momentum: optax.scale_by_lion(b1, b2),
+    "sgd": lambda b1, b2, epsilon, momentum: optax.trace(momentum),
+}
+
+
+class Optimizer(NamedTuple):
+    """What a run optimises with.
+
+    Attributes:
+      transform: (steps, blocks) -> transformation over `{path: values}`.
+      schedule: (steps) -> function of the step that gives the learning rate.
+      accumulate_steps: pieces a batch is processed in.
+      ema: decay of the averaged values, 0 for none.
+      probe_steps: steps of linear probing before the rest joins in (LP-FT).
+      probe_learning_rate: of those steps.
+    """
+
+    transform: Callable[[int, tuple[str, ...]], optax.GradientTransformation]
+    schedule: Callable[[int], optax.Schedule]
+    accumulate_steps: int
+    ema: float
+    probe_steps: int
+    probe_learning_rate: float
+
+
+def make(
+    name: str = "adamw",
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    decay: str = r".*kernel",
+    warmup_steps: int = 0,
+    clip_norm: float = 0.0,
+    accumulate_steps: int = 1,
+    ema: float = 0.0,
+    layer_decay: float = 1.0,
+    probe_steps: int = 0,
+    probe_learning_rate: float = 1e-2,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    epsilon: float = 1e-8,
+    momentum: float = 0.9,
+) -> Optimizer:
+    """An optimiser: warm-up and cosine, clipping, decay, one rate a block.
+
+    Args:
+      name: `adamw`, `adam`, `sgd` or `lion`.
+      learning_rate: peak; linear from 0 in `warmup_steps`, then cosine to 0.
+      weight_decay: decoupled and scaled by the learning rate, as in AdamW; for
+        `adam` it is added to the gradient instead.
+      decay: regex of the leaf paths that decay.
+      warmup_steps: of linear growth.
+      clip_norm: bound on the global norm of the selected gradient; 0 for none.
+      accumulate_steps: a batch is processed in that many equal pieces, one alive
+        at a time; the update is that of the whole batch.
+      ema: decay of an average of the selected values that evaluation uses; 0: none.
+      layer_decay: the rate of a block is multiplied by this once for every block
+        between it and the head, in (0, 1].
+      probe_steps: LP-FT (arXiv 2202.10054): so many steps of the head alone come
+        first, with moments of their own.
+      probe_learning_rate: peak of those steps.
+      b1: of adam, adamw and lion.
+      b2: of adam, adamw and lion.
+      epsilon: of adam and adamw.
+      momentum: of sgd.
+
+    Raises:
+      ValueError: a name that is not known, or a number out of its range.
+    """
+    if name not in CORES:
+        raise ValueError(f"no optimizer named {name!r}; {near(name, CORES)}")
+    _check("learning_rate", learning_rate, learning_rate > 0, "positive")
+    _check("accumulate_steps", accumulate_steps, accumulate_steps >= 1, "1 or more")
+    _check("ema", ema, 0 <= ema < 1, "in [0, 1)")
+    _check("layer_decay", layer_decay, 0 < layer_decay <= 1, "in (0, 1]")
+    for key, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm)):
+        _check(key, value, value >= 0, "0 or more")
+
+    def schedule(steps: int, peak: float = learning_rate) -> optax.Schedule:
+        warm = min(warmup_steps, max(steps - 1, 0))
+        return optax.warmup_cosine_decay_schedule(
+            0.0 if warm else peak, peak, warm, max(steps, 1)
+        )
+
+    def transform(steps: int, blocks: tuple[str, ...]) -> optax.GradientTransformation:
+        decays = optax.add_decayed_weights(weight_decay, _matching(decay))
+        core = CORES[name](b1, b2, epsilon, momentum)
+        parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+        if not weight_decay:
+            parts += [core]
+        else:
+            parts += [decays, core] if name == "adam" else [core, decays]
+        if layer_decay < 1:
+            parts += [_scale_by_depth(layer_decay, blocks)]
+        return optax.chain(*parts, optax.scale_by_learning_rate(schedule(steps)))
+
+    return Optimizer(
+        transform, schedule, accumulate_steps, ema, probe_steps, probe_learning_rate
+    )
+
+
+def _check(name: str, value: float, fine: bool, what: str) -> None:
+    if not fine:
+        raise ValueError(f"optimizer {name}={value}; it must be {what}")
+
+
+def _matching(pattern: str) -> Callable[[Mapping[str, Any]], dict[str, bool]]:
+    return lambda flat: {path: bool(re.fullmatch(pattern, path)) for path in flat}
+
+
+def _scale_by_depth(
+    decay: float, blocks: tuple[str, ...]
+) -> optax.GradientTransformation:
+    """Multiplies the update of block number i of n by decay ** (n - 1 - i)."""
+    depth = {block: len(blocks) - 1 - i for i, block in enumerate(blocks)}
+
+    def update(updates, params=None):
+        del params
+        return {
+            path: decay ** depth[path.split("/")[0]] * u for path, u in updates.items()
+        }
+
+    return optax.stateless(update)

@@ -1,0 +1,117 @@
+"""The outcome of a run: the tuned tree, its certificate, and what is written."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from subtune_jax import devices, masks, trees
+from subtune_jax.contracts import Variables
+from subtune_jax.runs import Run
+from subtune_jax.setup import Setup
+from subtune_jax.step import State
+
+
+def tuned(made: Setup, run: Run, state: State) -> Variables:
+    """All variables after training: the base with the trained float32 values in it.
+
+    With averaging, the averaged values: what was evaluated is what is shipped.
+    """
+    values = devices.to_host(state.values if state.ema is None else state.ema)
+    flat = {path: np.array(x) for path, x in _flat(made.variables.params).items()}
+    for path, value in values.items():
+        where = run.plan.positions.get(path)
+        if where is None:
+            flat[path] = value
+        else:
+            flat[path].reshape(-1)[np.asarray(where)] = value
+    return Variables(trees.nest(flat), devices.to_host(state.stats))
+
+
+def frozen_unchanged(made: Setup, run: Run, state: State, after: Variables) -> bool:
+    """Whether every unselected element and frozen statistic has the base's bits.
+
+    Compared are the arrays on the devices at the end of training, in the type of the
+    computation, and the tree that is shipped.
+    """
+    base, mask = _flat(made.variables.params), _flat(run.plan.mask)
+    used = devices.to_host({**run.trainer.fixed.frozen, **state.partial})
+    as_computed = {p: np.asarray(jnp.asarray(base[p], run.recipe.dtype)) for p in used}
+    shipped = _flat(after.params)
+    stats, new_stats = _flat(made.variables.stats), _flat(after.stats)
+    still = [p for p in stats if p.split("/")[0] not in run.plan.training]
+    return (
+        all(_same(as_computed[p], used[p], mask[p]) for p in used)
+        and all(_same(base[p], shipped[p], mask[p]) for p in base)
+        and all(_same(stats[p], new_stats[p], np.False_) for p in still)
+    )
+
+
+def shares(made: Setup, run: Run) -> dict[str, tuple[int, int]]:
+    """Block -> (elements that may move, all elements)."""
+    params, mask = made.variables.params, run.plan.mask
+    return {
+        block: (
+            masks.count(params[block], mask[block]),
+            sum(np.size(leaf) for leaf in _flat(params[block]).values()),
+        )
+        for block in made.backbone.blocks
+    }
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts `[C, C]`: rows are true classes, columns guesses."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, logits.argmax(-1)), 1)
+    return counts
+
+
+def mistakes(
+    made: Setup, logits: np.ndarray, labels: np.ndarray, images: Any, count: int = 12
+) -> list[dict[str, Any]]:
+    """The `count` most confident mistakes: image, truth, guess, probability."""
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    odds /= odds.sum(-1, keepdims=True)
+    guess = logits.argmax(-1)
+    wrong = np.flatnonzero(guess != labels)
+    worst = wrong[np.argsort(-odds[wrong, guess[wrong]], kind="stable")][:count]
+    names = made.task.classes
+    return [
+        {
+            "image": images.read(np.asarray([i]))[0],
+            "truth": names[labels[i]],
+            "guess": names[guess[i]],
+            "probability": float(odds[i, guess[i]]),
+        }
+        for i in worst
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on."""
+    libraries = ("subtune-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+    return {name: metadata.version(name) for name in libraries}
+
+
+def state_bytes(state: State) -> int:
+    """Bytes of the optimiser's state on one device."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _flat(tree: Any) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in trees.flatten(tree).items()}
+
+
+def _same(before: np.ndarray, after: np.ndarray, movable: Any) -> bool:
+    """Are the bits equal wherever `movable` is false?"""
+    kind = f"u{before.dtype.itemsize}"
+    differs = np.array(before).view(kind) != np.array(after).view(kind)
+    return not np.any(differs & ~np.broadcast_to(movable, before.shape))

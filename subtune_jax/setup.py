@@ -1,0 +1,133 @@
+"""Setting up a run: plug-ins, data, the base and its new head, all checked."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from subtune_jax import augment, data, devices, names, optimizer, trees
+from subtune_jax.augment import Augment
+from subtune_jax.contracts import Backbone, Evidence, Selector, Task, Variables
+from subtune_jax.data import Examples, Rows
+from subtune_jax.devices import Devices
+from subtune_jax.network import HEAD
+from subtune_jax.optimizer import Optimizer
+from subtune_jax.settings import Settings
+
+BATCH_NORMS = ("frozen", "trained")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Setup(NamedTuple):
+    """Everything that a run needs before it selects.
+
+    Attributes:
+      settings: complete.
+      task, backbone, selector, optimizer, augment, devices: the parts.
+      base: pretrained variables without the head, host arrays.
+      variables: the base with its new head, host arrays.
+      train, validation: examples; the test split is not touched yet.
+    """
+
+    settings: Settings
+    task: Task
+    backbone: Backbone
+    selector: Selector
+    optimizer: Optimizer
+    augment: Augment
+    devices: Devices
+    base: Variables
+    variables: Variables
+    train: Examples
+    validation: Examples
+
+
+def prepare(settings: Settings) -> Setup:
+    """A `Setup` out of complete settings.
+
+    Raises:
+      ValueError: a name, number, file or example is not what it must be.
+    """
+    names.check_choice("batch_norm", settings["batch_norm"], BATCH_NORMS)
+    names.check_choice("dtype", settings["dtype"], DTYPES)
+    for key in ("batch_size", "train_steps"):
+        if settings[key] < 1:
+            raise ValueError(f"{key}={settings[key]}; it must be 1 or more")
+    method = names.load("methods", settings["method"])
+    made_optimizer = optimizer.make(**settings["optimizer"])
+    made_augment = augment.make(**settings["augment"])
+    found = devices.choose(settings["parallel"])
+    backbone = names.load("backbones", settings["backbone"])
+    task = names.load("tasks", settings["task"])
+    train = data.subset(task.train, settings["train_examples"], settings["seed"])
+    if settings["batch_size"] > len(train.labels):
+        given = f"batch_size={settings['batch_size']}"
+        raise ValueError(f"{given}; there are {len(train.labels)} training examples")
+    base = _host(backbone.load())
+    size = backbone.input_shape[0]
+    return Setup(
+        settings=settings,
+        task=task,
+        backbone=backbone,
+        selector=method,
+        optimizer=made_optimizer,
+        augment=made_augment,
+        devices=found,
+        base=base,
+        variables=_with_head(backbone, base, len(task.classes), settings["seed"]),
+        train=data.examples(train, size),
+        validation=data.examples(task.validation, size),
+    )
+
+
+def dtype(setup: Setup) -> Any:
+    """The type of the computation."""
+    return DTYPES[setup.settings["dtype"]]
+
+
+def batch_rows(setup: Setup, *, pieces: int = 1) -> Rows:
+    """The rows of a batch, padded to the devices and to `pieces` a device."""
+    multiple = setup.devices.count * pieces
+    size = setup.settings["batch_size"]
+    return data.rows(size, multiple, jax.process_index(), jax.process_count())
+
+
+def evidence(setup: Setup) -> Evidence:
+    """What a method may look at: training examples only, not augmented."""
+    mean, std = (np.asarray(x, np.float32) for x in setup.backbone.normalize)
+    size, seed = setup.settings["batch_size"], setup.settings["seed"]
+    classes = len(setup.task.classes)
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        inputs, labels = batch["inputs"], jax.nn.one_hot(batch["labels"], classes)
+        logits, _ = setup.backbone.apply(params, setup.variables.stats, inputs)
+        return setup.task.loss(logits, labels).mean()
+
+    def batches(count: int) -> Any:
+        for step in range(count):
+            first = step * size
+            where = data.shuffled(seed, len(setup.train.labels), first, first + size)
+            images = setup.train.read(where).astype(np.float32)
+            inputs = (images - mean) / std
+            yield {"inputs": inputs, "labels": setup.train.labels[where]}
+
+    params = setup.variables.params
+    return Evidence(params, setup.backbone.blocks, loss_fn, batches, seed)
+
+
+def _with_head(
+    backbone: Backbone, base: Variables, classes: int, seed: int
+) -> Variables:
+    """The base with the head of a random network of as many classes."""
+    fresh = jax.jit(lambda key: backbone.init(key, classes).params[HEAD])
+    head = jax.tree.map(np.asarray, fresh(jax.random.key(seed)))
+    return Variables({**base.params, HEAD: head}, base.stats)
+
+
+def _host(variables: Variables) -> Variables:
+    """Contiguous NumPy float32 copies, paths in order."""
+    flat = [trees.flatten(tree) for tree in variables]
+    return Variables(
+        *(trees.nest({k: np.ascontiguousarray(v) for k, v in f.items()}) for f in flat)
+    )

@@ -1,0 +1,34 @@
+"""Handwritten digits: 5,000 images of MNIST, 500 of each digit, 28 x 28 pixels."""
+
+import gzip
+from collections.abc import Sequence
+
+import numpy as np
+
+from subtune_jax import fetch, images, splits
+from subtune_jax.contracts import Task
+
+
+def make(fractions: Sequence[float] = (0.6, 0.15, 0.25), seed: int = 0) -> Task:
+    """The digits 0 to 9.
+
+    Args:
+      fractions: of training, validation and test, stratified.
+      seed: of the cut.
+    """
+    # One row an image: 784 pixels, then the digit.
+    text = gzip.decompress((fetch.path("mnist5k") / "mnist_5k.csv.gz").read_bytes())
+    numbers = np.array(text.decode().replace("\n", ",").rstrip(",").split(","), float)
+    table = numbers.reshape(-1, 28 * 28 + 1).astype(np.uint8)
+
+    def read(index: int) -> dict[str, np.ndarray]:
+        return {"image": images.repeat(table[index, :-1].reshape(28, 28))}
+
+    return splits.task(
+        "mnist5k",
+        tuple("0123456789"),
+        read,
+        table[:, -1],
+        fractions=fractions,
+        seed=seed,
+    )

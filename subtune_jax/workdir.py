@@ -1,0 +1,59 @@
+"""The folder of a run: it belongs to one config, and files in it are never torn."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+CONFIG = "config.json"
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Writes `content` at once or not at all; process 0 alone writes."""
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(partial, path)
+    return path
+
+
+def check(workdir: Path, settings: Mapping[str, Any]) -> None:
+    """Refuses a workdir of another config; writes nothing.
+
+    Raises:
+      ValueError: naming the first key that differs, or that `workdir` is a file.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"workdir {workdir} is a file; it must be a folder or new")
+    path = workdir / CONFIG
+    if not path.exists():
+        return
+    there = _flat(json.loads(path.read_text()))
+    here = _flat(_plain(settings))
+    for key in sorted({*there, *here}):
+        if there.get(key) != here.get(key):
+            raise ValueError(
+                f"workdir {workdir} is of another config: {key} is {there.get(key)!r} "
+                f"there and {here.get(key)!r} here; choose another workdir"
+            )
+
+
+def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
+    """Marks `workdir` as belonging to `settings`."""
+    write_json(workdir / CONFIG, _plain(settings))
+
+
+def _plain(settings: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(settings))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        here = f"{prefix}{key}"
+        flat |= _flat(value, f"{here}.") if isinstance(value, dict) else {here: value}
+    return flat

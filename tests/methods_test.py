@@ -1,0 +1,249 @@
+"""Promises that every static method keeps, on every network."""
+
+import importlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from subtune_jax import masks, names, trees
+from subtune_jax.contracts import Evidence
+
+METHODS = names.plugins("methods")
+MINE = "bias blocks full head last magnitude norm random".split()
+SPARSE = ("random", "magnitude")
+
+
+def networks():
+    found = []
+    for name in names.plugins("backbones"):
+        module = importlib.import_module(f"subtune_jax.backbones.{name}")
+        if hasattr(module, "TINY"):
+            found.append(name)
+    return found
+
+
+@pytest.fixture(scope="module", params=networks())
+def evidence(request):
+    """Random variables of a tiny network, and one batch of noise."""
+    module = importlib.import_module(f"subtune_jax.backbones.{request.param}")
+    backbone = module.make(**module.TINY)
+    variables = backbone.init(jax.random.key(0), 3)
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(4, *backbone.input_shape)).astype(np.float32)
+
+    def loss_fn(params, batch):
+        logits, _ = backbone.apply(params, variables.stats, batch["image"])
+        return jnp.mean(jnp.square(logits - batch["target"]))
+
+    def batches(count):
+        return [{"image": image, "target": np.eye(3)[[0, 1, 2, 0]]}] * count
+
+    return Evidence(variables.params, backbone.blocks, loss_fn, batches)
+
+
+def select(method, evidence, **arguments):
+    return names.load("methods", {"name": method, **arguments}).init(evidence)
+
+
+def tiny(method):
+    return importlib.import_module(f"subtune_jax.methods.{method}").TINY
+
+
+def full(evidence, mask):
+    return trees.flatten(masks.expand(evidence.params, mask))
+
+
+def paths(mask):
+    return {path for path, flag in trees.flatten(masks.reach(mask)).items() if flag}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_selection_is_a_mask_of_the_base(method, evidence):
+    selection = select(method, evidence, **tiny(method))
+    for mask in [selection.mask, selection.extras]:
+        if mask is None:
+            continue
+        masks.check(evidence.params, mask)
+        assert jax.tree.structure(mask) == jax.tree.structure(evidence.params)
+        assert not any(path.startswith("head/") for path in paths(mask))
+    if selection.extras is not None:
+        both = masks.intersect(selection.mask, selection.extras)
+        assert masks.count(evidence.params, both) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_selection_is_the_same_for_the_same_seed(method, evidence):
+    one = select(method, evidence, **tiny(method)).mask
+    two = select(method, evidence, **tiny(method)).mask
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+@pytest.mark.parametrize("method", MINE)
+def test_a_static_method_holds_still(method, evidence):
+    selector = names.load("methods", {"name": method, **tiny(method)})
+    selection = selector.init(evidence)
+    grads = jax.tree.map(jnp.ones_like, evidence.params)
+    assert selector.update(grads, selection, jnp.int32(3)) is selection
+
+
+def test_full_and_head_are_everything_and_nothing(evidence):
+    base = {p for p in trees.flatten(evidence.params) if not p.startswith("head/")}
+    assert paths(select("full", evidence).mask) == base
+    assert masks.count(evidence.params, select("head", evidence).mask) == 0
+    assert paths(select("blocks", evidence, pattern=".*").mask) == base
+
+
+def test_blocks_are_trained_whole(evidence):
+    chosen = evidence.blocks[:1] + evidence.blocks[-2:-1]
+    expected = {
+        path for path in trees.flatten(evidence.params) if path.split("/")[0] in chosen
+    }
+    by_name = select("blocks", evidence, names=list(chosen))
+    by_pattern = select("blocks", evidence, pattern="|".join(chosen))
+    assert paths(by_name.mask) == paths(by_pattern.mask) == expected
+    one = select("blocks", evidence, names=chosen[0])
+    assert paths(one.mask) == {p for p in expected if p.startswith(f"{chosen[0]}/")}
+    kernels = {p for p in trees.flatten(evidence.params) if p.endswith("kernel")}
+    leaves = select("blocks", evidence, pattern=".*kernel")
+    assert paths(leaves.mask) == {p for p in kernels if not p.startswith("head/")}
+
+
+def test_last_counts_blocks_with_parameters_from_the_head(evidence):
+    flat = trees.flatten(evidence.params)
+    own = [b for b in evidence.blocks if any(p.startswith(f"{b}/") for p in flat)][:-1]
+    for count in (1, len(own)):
+        reached = paths(select("last", evidence, count=count).mask)
+        assert {path.split("/")[0] for path in reached} == set(own[-count:])
+    for count in (0, len(own) + 1):
+        with pytest.raises(ValueError, match=rf"count={count} is outside \[1, "):
+            select("last", evidence, count=count)
+
+
+def test_bias_and_norm_find_their_leaves(evidence):
+    flat = {p for p in trees.flatten(evidence.params) if not p.startswith("head/")}
+    biases = {path for path in flat if re.search(r"\bbias$", path)}
+    assert paths(select("bias", evidence).mask) == biases
+    norms = {p.rsplit("/", 1)[0] for p in flat if p.endswith("/scale")}
+    expected = {p for p in flat if p.rsplit("/", 1)[0] in norms}
+    assert paths(select("norm", evidence).mask) == expected
+
+
+def kernels(evidence):
+    flat = trees.flatten(evidence.params)
+    return {
+        path: np.asarray(leaf)
+        for path, leaf in flat.items()
+        if path.endswith("kernel") and not path.startswith("head/")
+    }
+
+
+@pytest.mark.parametrize("method", SPARSE)
+@pytest.mark.parametrize("scope", ["neuron", "array", "network"])
+@pytest.mark.parametrize("budget", [{"count": 3}, {"fraction": 0.1}])
+def test_sparse_methods_select_what_was_budgeted(method, scope, budget, evidence):
+    mask = select(method, evidence, scope=scope, **budget).mask
+    assert paths(mask) <= set(kernels(evidence))
+    flags = full(evidence, mask)
+
+    def number(size):
+        return budget.get("count") or max(int(0.1 * size + 0.5), 1)
+
+    total = sum(kernel.size for kernel in kernels(evidence).values())
+    if scope == "network":
+        assert masks.count(evidence.params, mask) == number(total)
+        return
+    for path, kernel in kernels(evidence).items():
+        if scope == "array":
+            assert flags[path].sum() == number(kernel.size)
+        else:
+            columns = flags[path].reshape(-1, kernel.shape[-1])
+            assert (columns.sum(0) == number(len(columns))).all()
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("scope", ["neuron", "array", "network"])
+def test_magnitude_takes_the_largest_or_the_smallest(scope, largest, evidence):
+    mask = select(
+        "magnitude", evidence, scope=scope, fraction=0.2, largest=largest
+    ).mask
+    flags, sizes = full(evidence, mask), kernels(evidence)
+    groups = []
+    for path, kernel in sizes.items():
+        size = np.abs(kernel).reshape(-1, kernel.shape[-1])
+        taken = flags[path].reshape(size.shape)
+        split = scope == "neuron"
+        groups += zip(size.T, taken.T, strict=True) if split else [(size, taken)]
+    if scope == "network":
+        both = zip(*groups, strict=True)
+        groups = [[np.concatenate([x.ravel() for x in one]) for one in both]]
+    for size, taken in groups:
+        inside, outside = size[taken], size[~taken]
+        if largest:
+            assert inside.min() >= outside.max()
+        else:
+            assert inside.max() <= outside.min()
+
+
+def test_random_masks_follow_the_seed(evidence):
+    one, same, other = (
+        full(evidence, select("random", evidence._replace(seed=seed), count=1).mask)
+        for seed in (0, 0, 1)
+    )
+    assert all((one[path] == same[path]).all() for path in one)
+    assert any((one[path] != other[path]).any() for path in one)
+
+
+@pytest.mark.parametrize("method", SPARSE)
+def test_extras_ride_along_apart_from_the_mask(method, evidence):
+    plain = select(method, evidence, count=1)
+    assert plain.extras is None
+    extra = select(method, evidence, count=1, extras=r".*(bias|kernel)")
+    jax.tree.map(np.testing.assert_array_equal, plain.mask, extra.mask)
+    flat = trees.flatten(evidence.params)
+    wanted = sum(
+        leaf.size
+        for path, leaf in flat.items()
+        if re.search("(bias|kernel)$", path) and not path.startswith("head/")
+    )
+    selected = masks.count(evidence.params, plain.mask)
+    assert masks.count(evidence.params, extra.extras) == wanted - selected
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("blocks", {"names": ["hiden"]}, "no base block named 'hiden'; .*there are"),
+        ("blocks", {"names": ["head"]}, "no base block named 'head'"),
+        ("blocks", {"pattern": "nothing"}, r"no path matches .*nothing.*; nearest of"),
+        ("blocks", {"pattern": "("}, "is no regular expression"),
+        ("blocks", {"pattern": "head"}, "no path matches .*head"),
+        ("blocks", {}, r"names=\(\), pattern=None; exactly one of them is needed"),
+        ("blocks", {"names": ["a"], "pattern": "a"}, "exactly one of them is needed"),
+        ("bias", {"among": "nothing"}, "no path matches 'nothing' in full; nearest of"),
+        ("random", {"count": 1, "among": "head/.*"}, "no path matches 'head/"),
+        ("random", {"count": 1, "extras": "nothing"}, "no path matches 'nothing'"),
+    ],
+)
+def test_what_is_not_there_is_refused(method, arguments, message, evidence):
+    with pytest.raises(ValueError, match=message) as error:
+        select(method, evidence, **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", SPARSE)
+def test_impossible_budgets_are_refused(method, evidence):
+    total = sum(kernel.size for kernel in kernels(evidence).values())
+    for scope in ("neuron", "array", "network"):
+        with pytest.raises(
+            ValueError, match=rf"count={total + 1} is outside \[1, \d+\]"
+        ):
+            select(method, evidence, scope=scope, count=total + 1)
+    with pytest.raises(ValueError, match=r"fraction=2 is outside \[0, 1\]"):
+        select(method, evidence, fraction=2)
+    with pytest.raises(ValueError, match="exactly one of them is needed"):
+        select(method, evidence)
+    with pytest.raises(ValueError, match="no scope named 'row'; .*there are array"):
+        select(method, evidence, scope="row", count=1)

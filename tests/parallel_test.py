@@ -1,0 +1,153 @@
+"""One run, any number of devices, either way of driving them: the same parameters."""
+
+import jax
+import numpy as np
+import pytest
+
+from subtune_jax import augment, data, devices, loop, losses, names, optimizer, trees
+from subtune_jax import plan as plans
+from subtune_jax import step as steps_
+from subtune_jax.contracts import Selection
+
+STEPS = 8
+BATCH = 30  # divides by 1 and 2, not by 4 and 8
+
+
+def examples(seed=0, count=100, size=8, classes=3):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8)
+    return data.resident(images, rng.integers(0, classes, count).astype(np.int32))
+
+
+def network():
+    backbone = names.load("backbones", {"name": "mlp", "image_size": 8})
+    variables = backbone.init(jax.random.key(0), 3)
+    return backbone, jax.tree.map(np.asarray, variables)
+
+
+def some_of_everything(params):
+    """Partial kernels, whole norms, and the rest frozen."""
+    rng = np.random.default_rng(1)
+
+    def leaf(path, value):
+        if path.startswith("head"):
+            return np.False_
+        if path.endswith("kernel"):
+            return rng.random(np.shape(value)) < 0.2
+        return np.bool_(path == "hidden02/norm/scale")
+
+    return trees.map_paths(leaf, params)
+
+
+def train(
+    where, *, batch_norm="frozen", accumulate=1, ema=0.0, mixing=True, name="adamw",
+    last=STEPS,
+):  # fmt: skip
+    """Trains for a few steps; (values, statistics, logits, metrics of all steps)."""
+    backbone, variables = network()
+    selection = Selection(some_of_everything(variables.params))
+    plan = plans.make(variables, backbone.blocks, selection, batch_norm=batch_norm)
+    chosen = optimizer.make(name, learning_rate=1e-2, weight_decay=0.1, clip_norm=1.0)
+    augmenting = augment.make(crop=0.6, flip=True, mixup=0.2 if mixing else 0.0)
+    recipe = steps_recipe(backbone, plan, chosen, augmenting, accumulate, ema)
+    flat = trees.flatten(variables.params)
+    begin = steps_.start(recipe, flat, variables.stats, plan.values, plan.positions)
+    rows = data.rows(BATCH, where.count * accumulate)
+    feed = data.training(examples(), rows, 0, augmenting)
+    trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
+    log = []
+    state, _ = loop.fit(trainer, state, 0, last, lambda done, m: log.append(m))
+    predict = loop.predictor(where, recipe, data.rows(BATCH, where.count))
+    logits = loop.predict(predict, state, trainer.fixed, examples())
+    values = devices.to_host(state.values if state.ema is None else state.ema)
+    return values, devices.to_host(state.stats), logits, log
+
+
+def steps_recipe(backbone, plan, chosen, augmenting, accumulate, ema):
+    return steps_.Recipe(
+        backbone=backbone,
+        loss=losses.cross_entropy,
+        classes=3,
+        transform=chosen.transform(STEPS, backbone.blocks),
+        training=plan.training,
+        augment=augmenting,
+        accumulate_steps=accumulate,
+        ema=ema,
+    )
+
+
+def on(mode, count):
+    return devices.choose(mode, jax.devices()[:count])
+
+
+def assert_close(one, two, tolerance=1e-5):
+    """Every array equal within `tolerance` relative to its norm."""
+    flat_one, flat_two = jax.tree.leaves(one), jax.tree.leaves(two)
+    assert len(flat_one) == len(flat_two)
+    for a, b in zip(flat_one, flat_two, strict=True):
+        difference = np.linalg.norm(np.asarray(a) - np.asarray(b))
+        assert difference <= tolerance * np.linalg.norm(np.asarray(a))
+
+
+@pytest.fixture(scope="module", params=["frozen", "trained"])
+def reference(request):
+    return request.param, train(on("shard_map", 1), batch_norm=request.param)
+
+
+@pytest.mark.parametrize(
+    ("mode", "count"), [("pmap", 2), ("shard_map", 4), ("pmap", 8), ("shard_map", 8)]
+)
+def test_any_number_of_devices_ends_at_the_same_parameters(reference, mode, count):
+    batch_norm, expected = reference
+    assert_close(expected, train(on(mode, count), batch_norm=batch_norm))
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_the_same_devices_repeat_a_run_exactly(mode):
+    first, second = (train(on(mode, 8), batch_norm="trained") for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_a_batch_in_pieces_makes_the_same_updates():
+    whole = train(on("shard_map", 1), ema=0.5)
+    assert_close(whole, train(on("shard_map", 1), accumulate=3, ema=0.5))
+    assert_close(whole, train(on("pmap", 4), accumulate=2, ema=0.5))
+
+
+def test_padding_has_no_weight_in_loss_or_statistics(reference):
+    """Eight devices pad 30 rows to 32: accuracy is a multiple of 1/30 all the same."""
+    batch_norm, expected = reference
+    for metrics in expected[3]:
+        assert (30 * metrics["accuracy"]) % 1 == pytest.approx(0, abs=1e-4)
+
+
+def all_reduced(text):
+    """Bytes that the all-reduces of a compiled program move."""
+    import re
+
+    sizes = {"f32": 4, "bf16": 2, "s32": 4, "pred": 1, "u32": 4}
+    total = 0
+    for line in text.splitlines():
+        if re.search(r"= .* all-reduce(-start)?\(", line):
+            result = line.split("=", 1)[1].split("all-reduce")[0]
+            for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", result):
+                count = np.prod([int(d) for d in dims.split(",") if d] or [1])
+                total += sizes[kind] * int(count)
+    return total
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_what_crosses_the_network_is_the_selected_values(mode):
+    backbone, variables = network()
+    selection = Selection(some_of_everything(variables.params))
+    plan = plans.make(variables, backbone.blocks, selection)
+    chosen = optimizer.make(clip_norm=1.0, weight_decay=0.1)
+    recipe = steps_recipe(backbone, plan, chosen, augment.make(), 1, 0.0)
+    flat = trees.flatten(variables.params)
+    begin = steps_.start(recipe, flat, variables.stats, plan.values, plan.positions)
+    where = on(mode, 8)
+    feed = data.training(examples(), data.rows(BATCH, 8), 0)
+    trainer, _ = loop.compile_training(where, recipe, begin, plan.positions, feed)
+    k = sum(np.size(value) for value in plan.values.values())
+    moved = all_reduced(trainer.compiled.as_text())
+    assert 4 * k <= moved <= 4 * k + 1000

@@ -1,0 +1,138 @@
+"""What every file of tasks/ promises, and the figures of each."""
+
+import functools
+import importlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from subtune_jax import fetch, images, names
+from subtune_jax.assets import ASSETS
+from subtune_jax.tasks import openclipart
+
+ALL = names.plugins("tasks")
+PREPARED = {"tfds", "vtab", "fgvc"}  # need a data set that TFDS prepared: a mock here
+DISTINCT = {"elpv", "emoji", "openclipart"}  # have no image twice
+MOST = 3000  # images read of one split
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory):
+    """Your own images in folders: 12 and 4 of each of two kinds."""
+    root, rng = tmp_path_factory.mktemp("flowers"), np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for kind in ("rose", "tulip"):
+            (root / part / kind).mkdir(parents=True)
+            for number in range(count):
+                image = Image.fromarray(rng.integers(0, 256, (5, 4, 3), np.uint8))
+                image.save(root / part / kind / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def make(flowers):
+    def load(name):
+        if name in ASSETS and fetch.cached(name) is None:
+            pytest.skip(f"{name} is not here; `python -m subtune_jax.fetch {name}`")
+        if name == "digits":
+            pytest.importorskip("sklearn")
+        module = importlib.import_module(f"subtune_jax.tasks.{name}")
+        arguments = {"path": str(flowers)} if name == "folder" else {}
+        arguments |= getattr(module, "TINY", {})
+        with tfds.testing.mock_data(num_examples=8):
+            return names.load("tasks", {"name": name, **arguments})
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def task_of(make):
+    return functools.cache(make)
+
+
+def parts(task):
+    return task.train, task.validation, task.test
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_parts_have_examples_of_every_class_and_no_other(name, task_of):
+    task = task_of(name)
+    assert task.name == name
+    assert len(set(task.classes)) == len(task.classes) > 1
+    for split in parts(task):
+        assert split.labels.dtype == np.int32 and split.labels.ndim == 1
+        assert 0 <= split.labels.min() <= split.labels.max() < len(task.classes)
+        if name not in PREPARED:
+            assert len(set(split.labels)) == len(task.classes)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_arguments_make_the_same_task(name, task_of, make):
+    for one, two in zip(parts(task_of(name)), parts(make(name)), strict=True):
+        np.testing.assert_array_equal(one.labels, two.labels)
+        for index in (0, len(one.labels) - 1, 0):
+            np.testing.assert_array_equal(
+                one.read(index)["image"], two.read(index)["image"]
+            )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_are_colour_and_in_one_part_only(name, task_of):
+    found, read = [], 0
+    for split in parts(task_of(name)):
+        read += min(MOST, len(split.labels))
+        digests = set()
+        for index in range(min(MOST, len(split.labels))):
+            image = split.read(index)["image"]
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            digests.add(images.digest(image))
+        found.append(digests)
+    if name in PREPARED:
+        return  # the mock hands out the same images for any slice
+    for one in range(3):
+        for other in range(one):
+            assert not found[one] & found[other]
+    if name in DISTINCT:
+        assert sum(map(len, found)) == read
+
+
+SIZES = {  # in the three parts together, and all that there are
+    "elpv": (2624, 2),
+    "emoji": (1892, 9),
+    "fashion_mnist": (70_000, 10),
+    "openclipart": (788, 8),
+    "mnist5k": (5000, 10),
+    "digits": (1797, 10),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_data_set_is_whole(name, task_of):
+    task = task_of(name)
+    total = sum(len(split.labels) for split in parts(task))
+    assert (total, len(task.classes)) == SIZES[name]
+
+
+def test_elpv_calls_a_cell_defective_from_one_half_on(task_of):
+    task = task_of("elpv")
+    counts = sum(np.bincount(split.labels) for split in parts(task))
+    table = (fetch.cached("elpv") / "labels.csv").read_text().split()
+    assert counts[1] == sum(float(value) > 0.5 for value in table[1::3])
+    assert task.train.read(0)["image"].shape == (300, 300, 3)
+
+
+def test_openclipart_keeps_numbered_drawings_together(task_of):
+    task_of("openclipart")  # skips where it is not here
+    files, _ = openclipart._distinct(fetch.cached("openclipart"))
+    homes = [file for file in files if re.fullmatch(r"home\d+", file.stem)]
+    assert {openclipart._stem(file) for file in homes} == {"home"}
+    assert len(homes) == 16
+
+
+def test_fashion_mnist_keeps_the_official_test_split(task_of):
+    task = task_of("fashion_mnist")
+    assert [len(split.labels) for split in parts(task)] == [54_000, 6_000, 10_000]
+    assert task.test.labels[:5].tolist() == [9, 2, 1, 1, 6]  # as published

@@ -24,7 +24,6 @@ THIN = 32  # products an output below which a sum of shifts beats the native for
 HE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def full(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """`[B, H, W, in]`, `[k, k, in, out]` -> `[B, ceil(H/stride), ceil(W/stride), out]`.
 
@@ -33,7 +32,7 @@ def full(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """
     if kernel[..., 0].size > THIN:
         return _native(x, kernel, stride)
-    return _on_platform(shifted.full, _native, stride, x, kernel)
+    return _thin(*_alike(x, kernel), stride)
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -46,21 +45,38 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return flat.reshape(*x.shape[:-1], flat.shape[-1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """`[B, H, W, D]`, `[k, k, 1, D]` -> `[B, ceil(H/stride), ceil(W/stride), D]`.
 
     Each channel has its own filter. On a CPU sums are in float32 or wider.
     """
-    return _on_platform(shifted.depthwise, _native, stride, x, kernel)
+    return _depthwise(*_alike(x, kernel), stride)
 
 
-def _full_backward(stride, residuals, dy):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _thin(x, kernel, stride):
+    return _on_platform(shifted.full, _native, stride, x, kernel)
+
+
+def _thin_forward(x, kernel, stride):
+    return _thin(x, kernel, stride), (x, kernel)
+
+
+def _thin_backward(stride, residuals, dy):
     x, kernel = residuals
     return _native_dx(x, kernel, dy, stride), _native_dkernel(x, kernel, dy, stride)
 
 
-def _backward(stride, residuals, dy):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x, kernel, stride):
+    return _on_platform(shifted.depthwise, _native, stride, x, kernel)
+
+
+def _depthwise_forward(x, kernel, stride):
+    return _depthwise(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_backward(stride, residuals, dy):
     # Two expressions that share nothing: the compiler drops the one nobody asks for.
     x, kernel = residuals
     dx = _on_platform(shifted.depthwise_dx, _native_dx, stride, x, kernel, dy)
@@ -68,12 +84,20 @@ def _backward(stride, residuals, dy):
     return dx, _on_platform(*forms, stride, x, kernel, dy)
 
 
-full.defvjp(
-    lambda x, kernel, stride: (full(x, kernel, stride), (x, kernel)), _full_backward
-)
-depthwise.defvjp(
-    lambda x, kernel, stride: (depthwise(x, kernel, stride), (x, kernel)), _backward
-)
+_thin.defvjp(_thin_forward, _thin_backward)
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _alike(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Inside shard_map the batch differs among devices and the kernel does not. Only
+    # outside of the functions with their own gradient does JAX know to add those up.
+    axes = jax.typeof(x).vma | jax.typeof(kernel).vma
+    return _varying(x, axes), _varying(kernel, axes)
+
+
+def _varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    rest = tuple(axes - jax.typeof(x).vma)
+    return lax.pcast(x, rest, to="varying") if rest else x
 
 
 def _on_platform(cpu, default, stride, *arrays):

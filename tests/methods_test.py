@@ -30,7 +30,7 @@ def evidence(request):
     """Random variables of a tiny network, and one batch of noise."""
     module = importlib.import_module(f"subtune_jax.backbones.{request.param}")
     backbone = module.make(**module.TINY)
-    variables = backbone.init(jax.random.key(0), 3)
+    variables = jax.jit(backbone.init, static_argnums=1)(jax.random.key(0), 3)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(4, *backbone.input_shape)).astype(np.float32)
 

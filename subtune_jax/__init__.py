@@ -10,7 +10,17 @@ Choose where a pretrained network may change, train only there, ship only the ch
     params = st.delta.load(path, base=params0)
 """
 
-from subtune_jax import choose, delta, masks, scores
-from subtune_jax.updates import compact, masked
+import importlib
+from typing import Any
 
+_HOME = {"compact": "updates", "masked": "updates"}  # functions, and where they live
 __all__ = ["choose", "compact", "delta", "masked", "masks", "scores"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for, when it is: `python -m subtune_jax.X` runs X once."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

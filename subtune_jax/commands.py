@@ -80,7 +80,7 @@ def guard(prog: str, work: Callable[[], Path | None]) -> int:
 def cache_compilations() -> None:
     """Keeps compiled programs on disk: a second start compiles nothing again."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(fetch._root() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(fetch.root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -13,6 +13,7 @@ with their own gradient have a first derivative only, in reverse mode.
 import functools
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
@@ -89,15 +90,11 @@ _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _alike(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # Inside shard_map the batch differs among devices and the kernel does not. Only
-    # outside of the functions with their own gradient does JAX know to add those up.
-    axes = jax.typeof(x).vma | jax.typeof(kernel).vma
-    return _varying(x, axes), _varying(kernel, axes)
-
-
-def _varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    rest = tuple(axes - jax.typeof(x).vma)
-    return lax.pcast(x, rest, to="varying") if rest else x
+    # Inside shard_map the batch differs among devices and the kernel does not. JAX
+    # adds gradients up over devices where the two meet, but not inside functions with
+    # their own gradient: so they meet here, in a zero that the compiler removes.
+    nothing = jnp.zeros_like(x, shape=()) + jnp.zeros_like(kernel, x.dtype, ())
+    return x + nothing, kernel + nothing.astype(kernel.dtype)
 
 
 def _on_platform(cpu, default, stride, *arrays):

@@ -67,13 +67,15 @@ def replicate(devices: Devices, tree: Any) -> Any:
 
 def spread(devices: Devices, piece: Any) -> Any:
     """This process's rows of a piece, laid out for its devices."""
-    if devices.mode == "pmap":
-        local = devices.mesh.local_mesh.size
-        return {k: v.reshape(local, -1, *v.shape[1:]) for k, v in piece.items()}
     rows = NamedSharding(devices.mesh, PartitionSpec(AXIS))
-    return {
-        k: jax.make_array_from_process_local_data(rows, v) for k, v in piece.items()
-    }
+    local = devices.mesh.local_mesh.size
+
+    def place(leaf: np.ndarray) -> jax.Array:
+        if devices.mode == "pmap":  # a leading axis of devices
+            leaf = leaf.reshape(local, -1, *leaf.shape[1:])
+        return jax.make_array_from_process_local_data(rows, leaf)
+
+    return jax.tree.map(place, piece)
 
 
 def parallel(

@@ -55,7 +55,8 @@ def _find(name: str) -> Asset:
     return ASSETS[name]
 
 
-def _root() -> Path:
+def root() -> Path:
+    """The cache: `$SUBTUNE_CACHE`, else `~/.cache/subtune_jax`."""
     chosen = os.environ.get("SUBTUNE_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "subtune_jax"
 
@@ -63,7 +64,7 @@ def _root() -> Path:
 def _folder(name: str, asset: Asset) -> Path:
     # The sha256 is in the name: files of an archive that was pinned before this one
     # are never taken for it.
-    return _root().absolute() / f"{name}-{asset.sha256[:12]}"
+    return root().absolute() / f"{name}-{asset.sha256[:12]}"
 
 
 def _installed(asset: Asset) -> Path | None:

@@ -110,7 +110,7 @@ def _value(key: str, text: str, default: Any) -> Any:
         value = {"true": True, "false": False}.get(text.lower(), text)
     if isinstance(default, str):
         return text
-    if default is None or isinstance(value, type(default)):
+    if default is None or value is None or isinstance(value, type(default)):
         return value
     if isinstance(default, float) and isinstance(value, int):
         return float(value)

@@ -1,6 +1,6 @@
 r"""TBD.
 
-    subtune train --config=configs/quickstart.py --workdir=runs/quickstart
+subtune train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 import ml_collections

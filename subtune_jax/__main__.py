@@ -26,7 +26,7 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"subtune: no command {name!r}; {near(name, COMMANDS)}", file=sys.stderr)
         return 2
-    module = "delta_command" if name == "delta" else name
+    module = "delta.command" if name == "delta" else name
     return importlib.import_module(f"subtune_jax.{module}").main(sys.argv[2:])
 
 

@@ -1,8 +1,8 @@
 """Checkpoints to resume from: the selected part of a run, through orbax.
 
 What is saved is the list of arrays of a state, not its containers: orbax gives
-some empty containers back as None without a word. The layout, a fingerprint of paths, shapes
-and types, is compared before anything is loaded.
+some empty containers back as None without a word. The layout, a fingerprint of
+paths, shapes and types, is compared before anything is loaded.
 """
 
 import hashlib
@@ -55,7 +55,8 @@ def restore(folder: Path, like: Any) -> tuple[int, Any] | None:
             for number, leaf in enumerate(leaves)
         }
         arrays = checkpointer.load(step, abstract)
-    return step, jax.tree.unflatten(structure, [arrays[name] for name in sorted(arrays)])
+    ordered = [arrays[name] for name in sorted(arrays)]
+    return step, jax.tree.unflatten(structure, ordered)
 
 
 def layout(state: Any) -> str:

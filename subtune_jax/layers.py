@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-
 LECUN = nnx.initializers.lecun_normal()
 
 

@@ -63,7 +63,8 @@ def complete(given: Mapping[str, Any]) -> Settings:
     parts = [*PLUGINS, *PLAIN]
     for key in given:
         if key not in TOP and key not in parts:
-            raise ValueError(f"no config key {key!r}; {names.near(key, [*TOP, *parts])}")
+            known = names.near(key, [*TOP, *parts])
+            raise ValueError(f"no config key {key!r}; {known}")
     settings = {**TOP, **{key: given[key] for key in TOP if key in given}}
     for part in PLUGINS:
         if part not in given or "name" not in given[part]:
@@ -80,7 +81,7 @@ def complete(given: Mapping[str, Any]) -> Settings:
 
 
 def _defaults(part: str, name: str | None) -> Iterator[tuple[str, Any]]:
-    """(argument, default) of the part's `make`, name first; None where there is none."""
+    """(argument, default) of the part's `make`, name first; None for no default."""
     make = PLAIN.get(part)
     if make is None:
         names.check(PLUGINS[part], str(name))

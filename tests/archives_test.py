@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from subtune_jax import archives
+from subtune_jax.fetch import archives
 
 
 def wheel(path, files):

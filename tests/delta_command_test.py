@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from subtune_jax import delta, delta_algebra, delta_command, names
+from subtune_jax import delta, names
 from subtune_jax.contracts import Variables
+from subtune_jax.delta import algebra, command
 
 SPEC = {"name": "mlp", "image_size": 4, "widths": [5]}
 
@@ -50,13 +51,13 @@ def shipped(tmp_path):
 
 def run(capsys, *arguments):
     """(exit code, lines of stdout, lines of stderr)."""
-    code = delta_command.main([str(argument) for argument in arguments])
+    code = command.main([str(argument) for argument in arguments])
     printed = capsys.readouterr()
     return code, printed.out.splitlines(), printed.err.splitlines()
 
 
 def test_diff_counts_what_both_change_and_where_they_agree(two):
-    assert delta_algebra.diff(*two) == {
+    assert algebra.diff(*two) == {
         "same_base": True,
         "leaves": {
             "a/w": {"a": 2, "b": 3, "both": 2, "equal": 1},
@@ -67,7 +68,7 @@ def test_diff_counts_what_both_change_and_where_they_agree(two):
 
 @pytest.mark.parametrize("rule, value", [("last", 20), ("mean", 15)])
 def test_merge_is_the_union_and_a_rule_settles_conflicts(two, rule, value):
-    merged = delta_algebra.merge(two, base_tree(), rule)
+    merged = algebra.merge(two, base_tree(), rule)
     expected = tuned_tree({"a/w": {1: 9, 2: value, 5: -1}, "b": {0: 7}})
     assert delta.fingerprint(merged) == delta.fingerprint(expected)
 
@@ -87,38 +88,38 @@ def test_merge_of_random_deltas_is_the_literal_union(tmp_path, rule, decide):
         given = [new[at] for new in changes if new[at] != base["w"][at]]
         if given:
             expected[at] = decide(np.array(given, np.float64))
-    merged = delta_algebra.merge(paths, base, rule)["w"]
+    merged = algebra.merge(paths, base, rule)["w"]
     assert merged.tobytes() == expected.tobytes()
 
 
 def test_merge_refuses_what_it_cannot_settle(two, tmp_path):
     with pytest.raises(ValueError, match="disagree in 1 elements of leaf 'a/w'"):
-        delta_algebra.merge(two, base_tree())
+        algebra.merge(two, base_tree())
     with pytest.raises(ValueError, match="no merge rule 'max'"):
-        delta_algebra.merge(two, base_tree(), "max")
+        algebra.merge(two, base_tree(), "max")
     integers = [
         delta.save(tmp_path / f"i{v}", base_tree(), tuned_tree({"b": {0: v}}))
         for v in (1, 2)
     ]
     with pytest.raises(ValueError, match="'b' is int32; it has no mean"):
-        delta_algebra.merge(integers, base_tree(), "mean")
+        algebra.merge(integers, base_tree(), "mean")
     heads = [
         delta.save(tmp_path / f"h{n}", base_tree(), tuned_tree({}, head=np.ones(n)))
         for n in (2, 3)
     ]
     with pytest.raises(ValueError, match=r"'head' is float64 \[2\] and float64 \[3\]"):
-        delta_algebra.merge(heads, base_tree(), "last")
-    assert delta_algebra.diff(*heads)["leaves"]["head"]["both"] == 0
+        algebra.merge(heads, base_tree(), "last")
+    assert algebra.diff(*heads)["leaves"]["head"]["both"] == 0
     wrong = tuned_tree({"b": {0: 1}})
     with pytest.raises(ValueError, match="wrong base: leaf 'b'"):
-        delta_algebra.merge(two, wrong, "last")
+        algebra.merge(two, wrong, "last")
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
 def test_export_holds_positions_and_values(two, tmp_path, ending):
     head = np.ones((2, 3), np.float32)
     path = delta.save(tmp_path / "d", base_tree(), tuned_tree({"a/w": {6: 3}}, head))
-    file = delta_algebra.export(path, tmp_path / f"flat{ending}")
+    file = algebra.export(path, tmp_path / f"flat{ending}")
     arrays = np.load(file) if ending == ".npz" else safetensors.load_file(file)
     np.testing.assert_array_equal(arrays["a/w.positions"], [6])
     np.testing.assert_array_equal(arrays["a/w.values"], np.float32([3]))
@@ -133,8 +134,8 @@ def test_export_of_bfloat16_needs_safetensors(tmp_path):
     tuned = {"w": (np.arange(9) == 4).astype(ml_dtypes.bfloat16)}
     path = delta.save(tmp_path / "d", base, tuned)
     with pytest.raises(ValueError, match="bfloat16, which .npz lacks"):
-        delta_algebra.export(path, tmp_path / "flat.npz")
-    file = delta_algebra.export(path, tmp_path / "flat.safetensors")
+        algebra.export(path, tmp_path / "flat.npz")
+    file = algebra.export(path, tmp_path / "flat.safetensors")
     assert safetensors.load_file(file)["w.values"].dtype == ml_dtypes.bfloat16
     assert {found.name for found in tmp_path.iterdir()} == {"d", "flat.safetensors"}
 
@@ -164,7 +165,7 @@ def test_apply_writes_the_whole_tuned_tree(shipped, capsys, tmp_path, ending):
         out = tmp_path / f"whole{ending}"
         code, printed, _ = run(capsys, "apply", path, f"--out={out}", *more)
         assert code == 0 and printed[-1] == str(out)
-        arrays = delta_command.tensor_file.read(out)
+        arrays = command.tensor_file.read(out)
         assert delta.fingerprint(arrays) == delta.fingerprint(delta.flatten(tuned))
         out.unlink()
 

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from subtune_jax import delta, delta_folder
+from subtune_jax import delta
 from subtune_jax.contracts import Variables
+from subtune_jax.delta import folder
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "bool", "uint8"]
 
@@ -282,7 +283,7 @@ def test_a_save_that_is_killed_leaves_the_old_delta(tmp_path, monkeypatch, call)
     def killed(*args):
         raise KeyboardInterrupt
 
-    owner = Path if call == "rename" else delta_folder.os
+    owner = Path if call == "rename" else folder.os
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, killed)
         with pytest.raises(KeyboardInterrupt):

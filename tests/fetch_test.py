@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from subtune_jax import fetch
-from subtune_jax.assets import ASSETS, Asset
+from subtune_jax.fetch.assets import ASSETS, Asset
 
 CONTENT = b"weights"
 

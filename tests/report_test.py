@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from subtune_jax import pictures, report, themes
+from subtune_jax import report
+from subtune_jax.report import pictures, themes
 
 
 def result(**more):

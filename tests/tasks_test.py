@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from subtune_jax import fetch, images, names
-from subtune_jax.assets import ASSETS
+from subtune_jax.fetch.assets import ASSETS
 from subtune_jax.tasks import openclipart
 
 ALL = names.plugins("tasks")

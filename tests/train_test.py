@@ -82,7 +82,8 @@ def test_a_run_writes_all_that_the_contract_names(finished):
     result = json.loads((workdir / "result.json").read_text())
     assert result["frozen_unchanged"] is True
     counts = result["trainable"]
-    assert counts["fraction"] == (counts["selected"] + counts["extras"]) / counts["base"]
+    moving = counts["selected"] + counts["extras"]
+    assert counts["fraction"] == moving / counts["base"]
     assert 0 <= result["metrics"]["test"] <= 1
     assert 0 <= result["linear_probe"]["test"] <= 1
     assert "linear probe: test accuracy" in err

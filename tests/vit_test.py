@@ -14,8 +14,9 @@ import torch_writer
 from flax import nnx
 from PIL import Image
 
-from subtune_jax import attention, fetch, positions, trees
+from subtune_jax import attention, fetch, trees
 from subtune_jax.backbones import vit
+from subtune_jax.weights import positions
 
 WIDTH, DEPTH, HEADS, PATCH, SIZE = 12, 2, 3, 4, 12
 ERF = np.vectorize(math.erf)

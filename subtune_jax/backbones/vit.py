@@ -13,17 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from subtune_jax import (
-    attention,
-    fetch,
-    layers,
-    names,
-    network,
-    vit_layouts,
-    vit_weights,
-)
+from subtune_jax import attention, fetch, layers, names, network
 from subtune_jax.contracts import Backbone, Variables
 from subtune_jax.layers import Run
+from subtune_jax.weights import vit as vit_weights
+from subtune_jax.weights import vit_layouts
 
 
 class Shape(NamedTuple):

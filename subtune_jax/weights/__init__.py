@@ -15,8 +15,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from subtune_jax import onnx_file, torch_file, trees
+from subtune_jax import trees
 from subtune_jax.contracts import Variables
+from subtune_jax.weights import onnx_file, torch_file
 
 SHOWN = 4  # names listed of each kind of misfit
 

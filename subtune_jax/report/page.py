@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import FigureBase
 
-from subtune_jax import themes
-from subtune_jax.themes import DARK, LIGHT, Theme
+from subtune_jax.report import themes
+from subtune_jax.report.themes import DARK, LIGHT, Theme
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --card: #f5f6f9; --ink: #1c2330;

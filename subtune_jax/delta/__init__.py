@@ -6,7 +6,6 @@ base and of the result. Leaves that the base lacks, such as a new head, are held
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from subtune_jax import delta_changes, delta_checks, delta_folder
-from subtune_jax.delta_changes import Change, between
-from subtune_jax.delta_folder import SHORT
-from subtune_jax.delta_leaves import combine, digest, flatten, rebuild, walk
+from subtune_jax.delta import changes as delta_changes
+from subtune_jax.delta import checks
+from subtune_jax.delta import folder as delta_folder
+from subtune_jax.delta.changes import Change, between
+from subtune_jax.delta.folder import SHORT
+from subtune_jax.delta.leaves import combine, digest, flatten, rebuild, walk
 
 LIBRARIES = ("subtune-jax", "jax", "numpy", "orbax-checkpoint")
 
@@ -63,9 +64,9 @@ def save(
     except TypeError as error:
         raise ValueError(f"meta is no JSON: {error}") from error
     before, after = flatten(base), flatten(tuned)
-    delta_checks.refuse_mismatch(before, after)
+    checks.refuse_mismatch(before, after)
     if mask is not None:
-        delta_checks.refuse_outside(mask, base, before, after)
+        checks.refuse_outside(mask, base, before, after)
     if jax.process_index() == 0:
         changes = {name: between(before.get(name), new) for name, new in after.items()}
         changes = {name: change for name, change in changes.items() if change}
@@ -87,7 +88,7 @@ def load(path: str | Path, base: Any) -> Any:
     contents = read(path)
     before = flatten(base)
     digests = {name: digest(array) for name, array in before.items()}
-    delta_checks.refuse_base(contents.manifest, contents.leaves, before, digests)
+    checks.refuse_base(contents.manifest, contents.leaves, before, digests)
     changed = {}
     for name, change in contents.changes.items():
         leaf = contents.leaves[name]
@@ -177,9 +178,3 @@ def _write(
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
     delta_folder.write(path, manifest, arrays)
-
-
-if __name__ == "__main__":
-    from subtune_jax import delta_command  # it imports this file
-
-    sys.exit(delta_command.main())

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import delta_folder
 from subtune_jax.contracts import Variables
+from subtune_jax.delta import folder
 
 
 def walk(tree: Any) -> dict[str, tuple[tuple[Any, ...], Any]]:
@@ -83,12 +83,12 @@ def rebuild(
 def digest(array: np.ndarray) -> str:
     """Hex sha256 of an array's type, shape and elements."""
     head = f"{array.dtype.name} {list(array.shape)}\n".encode()
-    return delta_folder.digest(array, head)
+    return folder.digest(array, head)
 
 
 def combine(digests: Mapping[str, str]) -> str:
     """The fingerprint of a tree: hex sha256 of its paths and digests, sorted."""
-    return delta_folder.digest(json.dumps(sorted(digests.items())).encode())
+    return folder.digest(json.dumps(sorted(digests.items())).encode())
 
 
 def _array(path: str, leaf: Any) -> np.ndarray:

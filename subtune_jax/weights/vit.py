@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from subtune_jax import positions, vit_layouts, weights
+from subtune_jax import weights
 from subtune_jax.contracts import Variables
-from subtune_jax.vit_layouts import Layout
+from subtune_jax.weights import positions, vit_layouts
+from subtune_jax.weights.vit_layouts import Layout
 
 _PATCHES = "embeddings.position_embeddings.patches"
 _CLASS = "embeddings.position_embeddings.class"

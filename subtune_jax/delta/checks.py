@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from subtune_jax.contracts import Variables
-from subtune_jax.delta_changes import bits
-from subtune_jax.delta_folder import SHORT
-from subtune_jax.delta_leaves import combine, walk
+from subtune_jax.delta.changes import bits
+from subtune_jax.delta.folder import SHORT
+from subtune_jax.delta.leaves import combine, walk
 
 Arrays = Mapping[str, np.ndarray]
 

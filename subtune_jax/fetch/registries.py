@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from subtune_jax.assets import Asset
+from subtune_jax.fetch.assets import Asset
 
 
 class Unavailable(OSError):

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import pictures, report_page, themes
-from subtune_jax.report_page import Panel
-from subtune_jax.themes import LIGHT
+from subtune_jax.report import page as report_page
+from subtune_jax.report import pictures, themes
+from subtune_jax.report.page import Panel
+from subtune_jax.report.themes import LIGHT
 
 
 def write(

@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from subtune_jax import commands, delta, delta_algebra, names, tensor_file, trees
-from subtune_jax.report_page import size
+from subtune_jax import commands, delta, names, trees
+from subtune_jax.delta import algebra, tensor_file
+from subtune_jax.report.page import size
 
 Given = argparse.Namespace
 
@@ -66,7 +67,7 @@ def apply(given: Given) -> Path:
 
 def diff(given: Given) -> None:
     """Prints how two deltas overlap."""
-    found = delta_algebra.diff(given.delta, given.other)
+    found = algebra.diff(given.delta, given.other)
     if given.json:
         print(json.dumps(found, indent=1))
         return
@@ -85,7 +86,7 @@ def merge(given: Given) -> Path:
     """Writes one delta that does what several do."""
     base = _base(given.delta, given.base)
     paths = [given.delta, *given.others]
-    tuned = delta_algebra.merge(paths, base, given.rule)
+    tuned = algebra.merge(paths, base, given.rule)
     found = [delta.info(path) for path in paths]
     meta = {
         "merged": [each["result_fingerprint"] for each in found],
@@ -99,7 +100,7 @@ def merge(given: Given) -> Path:
 
 def export(given: Given) -> Path:
     """Writes a delta as one file of positions and values."""
-    return delta_algebra.export(given.delta, given.out)
+    return algebra.export(given.delta, given.out)
 
 
 def _base(path: Path, file: Path | None) -> Any:
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pair.add_argument("other", type=Path, help="another")
     several.add_argument("others", type=Path, nargs="+", help="others")
-    several.add_argument("--rule", choices=delta_algebra.RULES, default="error")
+    several.add_argument("--rule", choices=algebra.RULES, default="error")
     several.add_argument("--out", type=Path, required=True, help="the new folder")
     for made in (plain, pair):
         made.add_argument("--json", action="store_true", help="JSON instead of a table")

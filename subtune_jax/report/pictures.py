@@ -10,8 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from subtune_jax import themes
-from subtune_jax.themes import Theme
+from subtune_jax.report import themes
+from subtune_jax.report.themes import Theme
 
 
 def curve(

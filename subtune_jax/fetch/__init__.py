@@ -18,10 +18,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from subtune_jax import archives, registries
-from subtune_jax.assets import ASSETS, Asset
+from subtune_jax.fetch import archives, registries
+from subtune_jax.fetch.assets import ASSETS, Asset
+from subtune_jax.fetch.registries import Unavailable
 from subtune_jax.names import near
-from subtune_jax.registries import Unavailable
 
 __all__ = ["Unavailable", "cached", "main", "path"]
 
@@ -153,7 +153,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _line(name: str, asset: Asset) -> str:
     here = "here" if cached(name) else f"{asset.megabytes} MB"
     return f"{name:20}{here:>7}  {asset.what}; licence {asset.licence}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,9 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import delta, delta_changes, delta_checks, tensor_file
-from subtune_jax.delta_changes import Change, bits
-from subtune_jax.delta_leaves import digest, flatten, rebuild
+from subtune_jax import delta
+from subtune_jax.delta import changes as delta_changes
+from subtune_jax.delta import checks, tensor_file
+from subtune_jax.delta.changes import Change, bits
+from subtune_jax.delta.leaves import digest, flatten, rebuild
 from subtune_jax.names import near
 
 RULES = ("error", "last", "mean")
@@ -63,7 +65,7 @@ def merge(paths: Sequence[str | Path], base: Any, rule: str = "error") -> Any:
     rows: dict[str, dict[str, Any]] = {}
     for path in paths:
         contents = delta.read(path)
-        delta_checks.refuse_base(contents.manifest, contents.leaves, before, digests)
+        checks.refuse_base(contents.manifest, contents.leaves, before, digests)
         for name, change in contents.changes.items():
             row = rows.setdefault(name, contents.leaves[name])
             if _kind(row) != _kind(contents.leaves[name]):

@@ -69,9 +69,10 @@ def layout(state: Any) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _open(folder: Path) -> ocp.training.Checkpointer:
-    return ocp.training.Checkpointer(
-        folder.absolute(),
-        preservation_policy=ocp.training.preservation_policies.LatestN(2),
+def _open(folder: Path) -> Any:
+    training: Any = ocp.training
+    return training.Checkpointer(
+        str(folder.absolute()),
+        preservation_policy=training.preservation_policies.LatestN(2),
         cleanup_tmp_directories=True,
     )

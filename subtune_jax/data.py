@@ -128,10 +128,11 @@ def training(
     def piece(step: int) -> Piece:
         where = _batch(seed, count, rows, int(step))
         made = {"weight": weight[mine]} | look(where[mine])
-        if augmentation.active(augment):
-            drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
-            drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
-            made["drawn"] = drawn[mine]
+        if not augmentation.active(augment):
+            return made
+        drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
+        drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
+        made["drawn"] = drawn[mine]
         if augmentation.mixes(augment):  # row i with row i + 1, around the real rows
             other = np.arange(rows.padded)
             other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)

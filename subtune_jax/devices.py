@@ -24,16 +24,13 @@ class Devices(NamedTuple):
 
     Attributes:
       mode: `pmap` or `shard_map`.
-      mesh: all devices, one axis.
+      mesh: all devices of all processes, one axis.
+      size: how many they are.
     """
 
     mode: str
     mesh: Mesh
-
-    @property
-    def count(self) -> int:
-        """Devices of all processes."""
-        return self.mesh.size
+    size: int
 
 
 def choose(parallel: str = "auto", devices: list[Any] | None = None) -> Devices:
@@ -48,7 +45,7 @@ def choose(parallel: str = "auto", devices: list[Any] | None = None) -> Devices:
     if parallel == "auto":
         parallel = "pmap" if len(found) > 1 else "shard_map"
     mesh = Mesh(np.asarray(found), (AXIS,), axis_types=(AxisType.Auto,))
-    return Devices(parallel, mesh)
+    return Devices(parallel, mesh, mesh.size)
 
 
 def replicate(devices: Devices, tree: Any) -> Any:

@@ -51,7 +51,7 @@ def compile_training(
     function = devices.parallel(where, step.make_train(recipe), donate=True)
     piece = devices.spread(where, next(feed.pieces(0, 1)))
     compiled = function.lower(placed, fixed, piece).compile()
-    flops = compiled.cost_analysis().get("flops", 0.0) * where.count
+    flops = compiled.cost_analysis().get("flops", 0.0) * where.size
     return Trainer(where, compiled, fixed, feed, flops), placed
 
 

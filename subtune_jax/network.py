@@ -26,7 +26,7 @@ def chain(
     load: Callable[[Variables], Variables],
     *,
     input_shape: tuple[int, int, int],
-    normalize: tuple[tuple[float, ...], tuple[float, ...]],
+    normalize: tuple[tuple[float, float, float], tuple[float, float, float]],
 ) -> Backbone:
     """The `Backbone` that runs `blocks` in order, then `head`.
 

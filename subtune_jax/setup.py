@@ -88,7 +88,7 @@ def dtype(setup: Setup) -> Any:
 
 def batch_rows(setup: Setup, *, pieces: int = 1) -> Rows:
     """The rows of a batch, padded to the devices and to `pieces` a device."""
-    multiple = setup.devices.count * pieces
+    multiple = setup.devices.size * pieces
     size = setup.settings["batch_size"]
     return data.rows(size, multiple, jax.process_index(), jax.process_count())
 

@@ -180,7 +180,7 @@ def _accumulate(recipe, sums_of, state, fixed, piece):
 def _move(recipe, state, fixed, grads, stats) -> State:
     """The state after one update of the selected values, everything else in place."""
     updates, opt_state = recipe.transform.update(grads, state.opt_state, state.values)
-    values = optax.apply_updates(state.values, updates)
+    values: Any = optax.apply_updates(state.values, updates)
     partial = {
         path: sparse.put(leaf, fixed.positions[path], values[path])
         for path, leaf in state.partial.items()

@@ -110,7 +110,7 @@ def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float]:
     with metrics_log.writing(folder, after=first if found else -1) as write:
 
         def log(done: int, metrics: dict[str, float]) -> None:
-            rate = float(schedule(done - 1))
+            rate = float(np.asarray(schedule(done - 1)))
             write({"step": done, "split": "train", **metrics, "learning_rate": rate})
 
         def pause(done: int, state: State) -> None:
@@ -208,7 +208,7 @@ def _result(
         "backbone": settings["backbone"]["name"],
         "method": settings["method"]["name"],
         "seed": settings["seed"],
-        "devices": made.devices.count,
+        "devices": made.devices.size,
         "parallel": made.devices.mode,
         "trainable": ready.plan.counts,
         "metrics": metrics,

@@ -4,7 +4,7 @@ What is not selected keeps its bits: its update is -0.0, the one number that add
 to any other leaves it alone (+0.0 would turn -0.0 into +0.0).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def masked(tx: optax.GradientTransformation, mask: Any) -> optax.GradientTransfo
     def init(params):
         return inner.init(params)
 
-    def update(grads, state, params=None):
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
         seen = jax.tree.map(
             lambda g, m: jnp.where(m, g, jnp.zeros_like(g)), grads, mask
         )
@@ -50,7 +50,7 @@ def masked(tx: optax.GradientTransformation, mask: Any) -> optax.GradientTransfo
         )
         return still, state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, cast(Any, update))
 
 
 class CompactState(NamedTuple):
@@ -92,7 +92,7 @@ def compact(
         positions = sparse.find(params, mask)
         return CompactState(positions, tx.init(sparse.gather(positions, params, mask)))
 
-    def update(grads, state, params=None):
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
         values = (
             None if params is None else sparse.gather(state.positions, params, mask)
         )
@@ -103,7 +103,7 @@ def compact(
             state.positions, inner
         )
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, cast(Any, update))
 
 
 def _refuse_if_shapes_matter(tx: optax.GradientTransformation) -> None:
@@ -121,11 +121,12 @@ def _refuse_if_shapes_matter(tx: optax.GradientTransformation) -> None:
         tx.init({"w": sparse.take(weights, where)}),
     )
     all_state = tx.init({"w": weights})
+    update = cast(Any, tx.update)
     for scale in (1e-3, 30.0):
         slope = jnp.asarray(rng.normal(size=chosen.shape) * chosen * scale, jnp.float32)
         try:
-            dense, all_state = tx.update({"w": slope}, all_state, {"w": weights})
-            thin, few_state = tx.update(
+            dense, all_state = update({"w": slope}, all_state, {"w": weights})
+            thin, few_state = update(
                 {"w": sparse.take(slope, where)}, few_state, {"w": few}
             )
         except TypeError as error:  # it wants extra arguments: a loss, a Hessian

@@ -52,12 +52,12 @@ def train(
     recipe = steps_recipe(backbone, plan, chosen, augmenting, accumulate, ema)
     flat = trees.flatten(variables.params)
     begin = steps_.start(recipe, flat, variables.stats, plan.values, plan.positions)
-    rows = data.rows(BATCH, where.count * accumulate)
+    rows = data.rows(BATCH, where.size * accumulate)
     feed = data.training(examples(), rows, 0, augmenting)
     trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
     log = []
     state, _ = loop.fit(trainer, state, 0, last, lambda done, m: log.append(m))
-    predict = loop.predictor(where, recipe, data.rows(BATCH, where.count))
+    predict = loop.predictor(where, recipe, data.rows(BATCH, where.size))
     logits = loop.predict(predict, state, trainer.fixed, examples())
     values = devices.to_host(state.values if state.ema is None else state.ema)
     return values, devices.to_host(state.stats), logits, log

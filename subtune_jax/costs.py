@@ -6,6 +6,8 @@ for each operand that depends on what is trained: the weight, if it is trained, 
 the input, if anything below it is. Products by a constant need none.
 """
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ SIMPLE = {  # forward operations an output element; backward ones a dependent op
     **dict.fromkeys(("div", "integer_pow", "square", "sqrt"), (1, 2)),
     **dict.fromkeys(("exp", "log", "rsqrt", "tanh", "erf", "logistic"), (0, 2)),
 }
+BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 REDUCTIONS = ("reduce_sum", "reduce_max", "argmax", "reduce_min")
 
 
@@ -42,6 +45,18 @@ def needed(function: Callable[..., Any], trained: Any, *rest: Any) -> Operations
     flags = [i < count for i in range(len(closed.jaxpr.invars))]
     forward, backward, _ = _walk(closed.jaxpr, flags)
     return Operations(forward, backward)
+
+
+def all_reduced(text: str) -> int:
+    """Bytes that the all-reduces of a compiled program, as text, move; one device."""
+    total = 0
+    for line in text.splitlines():
+        if re.search(r"= .* all-reduce(-start)?\(", line):
+            result = line.split("=", 1)[1].split("all-reduce")[0]
+            for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", result):
+                shape = [int(size) for size in dims.split(",") if size]
+                total += BYTES[kind] * math.prod(shape)
+    return total
 
 
 def _walk(jaxpr: Any, flags: list[bool]) -> tuple[float, float, list[bool]]:
@@ -86,10 +101,13 @@ def _equation(equation: Any, inputs: list[bool]) -> tuple[float, float, list[boo
 
 
 def _inner(equation: Any) -> Any:
-    """The jaxpr inside a call; of a choice of platform, its first branch."""
+    """The jaxpr inside a call; of a choice of platform, the last branch.
+
+    That is the native form: one convolution, counted as what it computes.
+    """
     parameters = equation.params
     if "branches" in parameters:
-        return parameters["branches"][0].jaxpr
+        return parameters["branches"][-1].jaxpr
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in parameters:
             found = parameters[key]

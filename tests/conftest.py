@@ -1,8 +1,13 @@
-"""Eight simulated devices, set before anything imports jax."""
+"""Eight simulated devices and a compilation cache, before anything imports jax."""
 
 import os
+from pathlib import Path
 
+# Subprocesses and a second run of the tests compile nothing again.
+CACHE = Path(__file__).parents[1] / ".cache" / "xla"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -1,4 +1,8 @@
-"""One run, any number of devices, either way of driving them: the same parameters."""
+"""One run, any number of devices, either way of driving them: the same parameters.
+
+The batch divides by few of the numbers of devices: padding has no weight in the loss,
+the metrics (compared here too), or the batch statistics.
+"""
 
 import jax
 import numpy as np
@@ -112,13 +116,6 @@ def test_a_batch_in_pieces_makes_the_same_updates():
     whole = train(on("shard_map", 1), ema=0.5)
     assert_close(whole, train(on("shard_map", 1), accumulate=3, ema=0.5))
     assert_close(whole, train(on("pmap", 4), accumulate=2, ema=0.5))
-
-
-def test_padding_has_no_weight_in_loss_or_statistics(reference):
-    """Eight devices pad 30 rows to 32: accuracy is a multiple of 1/30 all the same."""
-    batch_norm, expected = reference
-    for metrics in expected[3]:
-        assert (30 * metrics["accuracy"]) % 1 == pytest.approx(0, abs=1e-4)
 
 
 def all_reduced(text):

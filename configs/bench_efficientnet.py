@@ -1,0 +1,23 @@
+r"""What training three middle blocks of EfficientNet-Lite0 costs; no downloads.
+
+subtune bench --config=configs/bench_efficientnet.py --workdir=runs/bench_efficientnet
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Random weights cost what trained ones do."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.task = dict(name="structured", property="count", examples=1000)
+    config.backbone = dict(name="efficientnet_lite0", weights=None, image_size=128)
+    config.method = dict(name="blocks", names=("block09", "block10", "block11"))
+
+    config.batch_size = 32
+    config.train_steps = 100
+    config.optimizer = dict(
+        name="adamw", learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0
+    )
+    return config

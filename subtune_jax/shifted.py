@@ -84,7 +84,9 @@ def _windows(x: jax.Array, size: int, stride: int) -> dict[tuple[int, int], jax.
     """For each kernel offset, the padded pixels it meets: `[B, H', W', in]`."""
     batch, height, width, channels = x.shape
     around = [(0, 0), *(_padding(n, size, stride) for n in (height, width)), (0, 0)]
-    padded = jnp.pad(_wide(x), around)
+    # Without the barrier XLA takes the middle window from before the padding, and for
+    # that computes whatever led there a second time.
+    padded = lax.optimization_barrier(jnp.pad(_wide(x), around))
     down, right = ((-(-n // stride) - 1) * stride + 1 for n in (height, width))
     return {
         (i, j): lax.slice(

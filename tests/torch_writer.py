@@ -72,9 +72,7 @@ def state_dict(arrays, *, old=False):
         array = np.asarray(array, order="C")
         storages[key] = array.reshape(-1)
         strides = [step // array.itemsize for step in array.strides]
-        items.append(
-            entry(name, storages[key], key, array.shape, strides, legacy=old)
-        )
+        items.append(entry(name, storages[key], key, array.shape, strides, legacy=old))
     return (legacy if old else zipped)(mapping(*items), storages)
 
 

@@ -1,0 +1,43 @@
+"""Notebooks run from the first cell to the last, on a small task of their kind."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[1] / "colabs"
+SMALL = {  # the same cells, on drawn images and a small network: offline, in seconds
+    "task": {"name": "structured", "examples": 200, "image_size": 32},
+    "backbone": {
+        "name": "efficientnet_lite0",
+        "weights": None,
+        "image_size": 32,
+        "stages": ((1, 3, 1, 1, 8), (1, 5, 2, 2, 8)),
+        "widths": (8, 16),
+    },
+    "method": {"name": "blocks", "names": ("block02",)},
+    "optimizer": {"probe_steps": 3},
+    "train_steps": 4,
+    "batch_size": 16,
+}
+
+
+def notebooks():
+    return sorted(FOLDER.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_runs_to_its_end(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if "OVERRIDES = {}" in cell.source]
+    assert len(cells) == 1, "one cell must read OVERRIDES = {}"
+    cells[0].source = cells[0].source.replace("OVERRIDES = {}", f"OVERRIDES = {SMALL}")
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_is_stored_without_outputs(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert not cell.get("outputs"), cell.source
+        assert cell.get("execution_count") is None

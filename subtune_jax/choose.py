@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import masks, paths, ranking
+from subtune_jax import masks, ranking, trees
 from subtune_jax.contracts import Mask
 from subtune_jax.names import near
 
@@ -136,7 +136,7 @@ def _per_neuron(
     arrays = _arrays(scores)
     for path in outputs:
         if path not in arrays:
-            raise ValueError(f"neuron_axes of {path!r}; {paths.nearest(path, arrays)}")
+            raise ValueError(f"neuron_axes of {path!r}; {trees.nearest(path, arrays)}")
     for path, score in arrays.items():
         if score.ndim < 2 and path not in outputs:
             marks[path] = np.zeros(score.shape, bool)
@@ -174,7 +174,7 @@ def _overall(scores: Any, budget: Budget) -> Mask:
 def _arrays(scores: Any) -> dict[str, np.ndarray]:
     """Scores on the host by path, in float32 or float64."""
     arrays = {}
-    for path, leaf in paths.leaves(scores).items():
+    for path, leaf in trees.leaves(scores).items():
         score = np.asarray(leaf)
         if score.dtype not in (np.float32, np.float64):
             wide = np.float32 if score.dtype.itemsize <= 2 else np.float64

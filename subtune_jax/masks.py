@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import paths
+from subtune_jax import trees
 from subtune_jax.contracts import Mask, Params
 from subtune_jax.names import near
 
@@ -47,7 +47,7 @@ def from_blocks(params: Params, blocks: str | Iterable[str]) -> Mask:
     for block in blocks:
         if block not in params:
             raise ValueError(f"no block named {block!r}; {near(block, params)}")
-    inside = [path for path in paths.leaves(params) if path.split("/")[0] in blocks]
+    inside = [path for path in trees.leaves(params) if path.split("/")[0] in blocks]
     return fill(params, dict.fromkeys(inside, np.True_))
 
 
@@ -67,12 +67,12 @@ def find(params: Params, pattern: str, skip: Collection[str] = ()) -> dict[str, 
     except re.error as error:
         raise ValueError(f"{pattern!r} is no regular expression; {error}") from error
     flat = {
-        p: x for p, x in paths.leaves(params).items() if p.split("/")[0] not in skip
+        p: x for p, x in trees.leaves(params).items() if p.split("/")[0] not in skip
     }
     found = {path: leaf for path, leaf in flat.items() if match(path)}
     if not found:
         raise ValueError(
-            f"no path matches {pattern!r} in full; {paths.nearest(pattern, flat)}"
+            f"no path matches {pattern!r} in full; {trees.nearest(pattern, flat)}"
         )
     return found
 
@@ -83,12 +83,12 @@ def fill(params: Params, chosen: Mapping[str, Any]) -> Mask:
     Raises:
       ValueError: a path is not in `params`, or its value no mask of that leaf.
     """
-    flat = paths.leaves(params)
+    flat = trees.leaves(params)
     for path, flags in chosen.items():
         if path not in flat:
-            raise ValueError(f"no leaf {path!r}; {paths.nearest(path, flat)}")
+            raise ValueError(f"no leaf {path!r}; {trees.nearest(path, flat)}")
         _broadcasts(path, flags, flat[path])
-    return paths.map_leaves(lambda path, _: chosen.get(path, np.False_), params)
+    return trees.map_leaves(lambda path, _: chosen.get(path, np.False_), params)
 
 
 def invert(m: Mask) -> Mask:
@@ -97,7 +97,7 @@ def invert(m: Mask) -> Mask:
     >>> invert({"a": np.array([True, False])})
     {'a': array([False,  True])}
     """
-    return paths.map_leaves(lambda path, flags: np.logical_not(_flags(path, flags)), m)
+    return trees.map_leaves(lambda path, flags: np.logical_not(_flags(path, flags)), m)
 
 
 def union(a: Mask, b: Mask) -> Mask:
@@ -112,7 +112,7 @@ def intersect(a: Mask, b: Mask) -> Mask:
 
 def reach(m: Mask) -> Any:
     """Python bool per leaf: may any element of it move?"""
-    return paths.map_leaves(lambda path, flags: bool(np.any(_flags(path, flags))), m)
+    return trees.map_leaves(lambda path, flags: bool(np.any(_flags(path, flags))), m)
 
 
 def expand(params: Params, m: Mask) -> Mask:
@@ -122,8 +122,8 @@ def expand(params: Params, m: Mask) -> Mask:
       ValueError: `m` is not a mask of `params`.
     """
     check(params, m)
-    flags = paths.leaves(m)
-    return paths.map_leaves(
+    flags = trees.leaves(m)
+    return trees.map_leaves(
         lambda path, leaf: np.broadcast_to(flags[path], np.shape(leaf)), params
     )
 
@@ -146,7 +146,7 @@ def table(params: Params, m: Mask) -> str:
     Raises:
       ValueError: `m` is not a mask of `params`.
     """
-    counts, arrays = _counts(params, m), paths.leaves(params)
+    counts, arrays = _counts(params, m), trees.leaves(params)
     rows: dict[str, tuple[int, int]] = dict.fromkeys([*params, "total"], (0, 0))
     for path, selected in counts.items():
         for name in (path.split("/")[0], "total"):
@@ -165,15 +165,15 @@ def check(params: Params, m: Mask) -> None:
     Raises:
       ValueError: it is not; the message names the first leaf that is wrong.
     """
-    arrays, flags = paths.leaves(params), paths.leaves(m)
+    arrays, flags = trees.leaves(params), trees.leaves(m)
     _same(arrays, flags)
     for path, leaf in arrays.items():
         _broadcasts(path, flags[path], leaf)
 
 
 def _combine(function: Callable[..., Any], a: Mask, b: Mask) -> Mask:
-    others = paths.leaves(b)
-    _same(paths.leaves(a), others)
+    others = trees.leaves(b)
+    _same(trees.leaves(a), others)
 
     def combine(path: str, flags: Any) -> Any:
         pair = _flags(path, flags), _flags(path, others[path])
@@ -183,13 +183,13 @@ def _combine(function: Callable[..., Any], a: Mask, b: Mask) -> Mask:
             shapes = " and ".join(str(np.shape(each)) for each in pair)
             raise ValueError(f"masks of {path!r} are {shapes}; no match") from error
 
-    return paths.map_leaves(combine, a)
+    return trees.map_leaves(combine, a)
 
 
 def _counts(params: Params, m: Mask) -> dict[str, int]:
     check(params, m)
-    flags, counts = paths.leaves(m), {}
-    for path, leaf in paths.leaves(params).items():
+    flags, counts = trees.leaves(m), {}
+    for path, leaf in trees.leaves(params).items():
         each = leaf.size // max(np.size(flags[path]), 1)  # elements a flag stands for
         counts[path] = int(np.count_nonzero(flags[path])) * each
     return counts
@@ -197,7 +197,7 @@ def _counts(params: Params, m: Mask) -> dict[str, int]:
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     for path in sorted(set(a) ^ set(b)):
-        rest = paths.nearest(path, b if path in a else a)
+        rest = trees.nearest(path, b if path in a else a)
         raise ValueError(f"leaf {path!r} is in one tree, not in the other; {rest}")
 
 

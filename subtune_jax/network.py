@@ -64,7 +64,7 @@ def chain(
         for block in order[first:last]:
             run = Run(block in training, weight, axis_name)
             own = stats.get(block, {})
-            module = nnx.merge(graphs[block], params[block], own)
+            module = nnx.merge(graphs[block], params.get(block, {}), own)
             x = module(x, run)
             if run.training and own:
                 moved[block] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))

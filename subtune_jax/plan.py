@@ -40,8 +40,8 @@ def make(
 ) -> Plan:
     """The plan for `selection`, with the whole head always in it."""
     params = variables.params
-    nothing = trees.map_paths(lambda path, leaf: np.False_, params)
-    whole_head = trees.map_paths(
+    nothing = trees.map_leaves(lambda path, leaf: np.False_, params)
+    whole_head = trees.map_leaves(
         lambda path, leaf: np.bool_(path.startswith(f"{HEAD}/")), params
     )
     extras = nothing if selection.extras is None else selection.extras

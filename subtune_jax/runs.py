@@ -111,7 +111,7 @@ def linear_probe(made: Setup) -> tuple[Run, State]:
     """A head trained alone on the frozen base, without augmentation."""
     settings = made.settings["optimizer"]
     chosen = optimizer.make("adam", learning_rate=settings["probe_learning_rate"])
-    nothing = trees.map_paths(lambda path, leaf: np.False_, made.variables.params)
+    nothing = trees.map_leaves(lambda path, leaf: np.False_, made.variables.params)
     plan = plans.make(made.variables, made.backbone.blocks, Selection(nothing))
     steps = settings["probe_steps"]
     run = assemble(made, plan, chosen, steps, augmented=False)

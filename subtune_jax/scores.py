@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import paths
+from subtune_jax import trees
 from subtune_jax.contracts import Params
 from subtune_jax.names import near
 
@@ -88,7 +88,7 @@ def random(params: Params, seed: int) -> Params:
         rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
         return rng.random(np.shape(leaf), np.float32)
 
-    return paths.map_leaves(draw, params)
+    return trees.map_leaves(draw, params)
 
 
 def _accumulate(loss_fn: Callable[[Params, Any], jax.Array], reduce: str) -> Any:

@@ -1,7 +1,15 @@
-"""Trees as flat dicts: nested dicts of arrays with one name, `a/b/c`, a leaf."""
+"""Trees by the names of their leaves, `a/b/c`.
 
-from collections.abc import Callable, Mapping
+`flatten` and `nest` are for nested dicts that become flat files and back; `leaves`
+and `map_leaves` are for trees of any kind.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+import jax
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -35,14 +43,41 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def map_paths(
-    function: Callable[..., Any], tree: Mapping[str, Any], *rest: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Applies `function(path, leaf, *leaves of rest)` to every leaf of `tree`."""
-    others = [flatten(other) for other in rest]
-    return nest(
-        {
-            path: function(path, leaf, *(other[path] for other in others))
-            for path, leaf in flatten(tree).items()
-        }
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of any tree by path, sorted by path; a bare array's path is `""`."""
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return dict(
+        sorted(((_path(keys), leaf) for keys, leaf in flat), key=lambda p: p[0])
     )
+
+
+def map_leaves(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    """Applies `function(path, leaf)` to every leaf of any tree.
+
+    The structure is kept to the letter, empty dicts included.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: function(_path(keys), leaf), tree
+    )
+
+
+def nearest(wanted: str, paths: Collection[str]) -> str:
+    """`"nearest of 8: 'a/b', ..."`: three paths that hold what is most like `wanted`.
+
+    Stands in for `names.near` where there are too many to list, and looks inside a
+    path, so that `kernel` or a regular expression finds what it was meant for.
+    """
+    words = "/".join(re.findall(r"\w+", wanted))
+
+    def likeness(path: str) -> float:
+        parts = path.split("/")
+        ends = range(1, len(parts) + 1)
+        spans = ["/".join(parts[i:j]) for j in ends for i in range(j)]
+        return max(difflib.SequenceMatcher(None, words, s).ratio() for s in spans)
+
+    best = sorted(paths, key=likeness, reverse=True)[:3]
+    return f"nearest of {len(paths)}: {', '.join(map(repr, best)) or 'none'}"
+
+
+def _path(keys: Any) -> str:
+    return jax.tree_util.keystr(keys, simple=True, separator="/")

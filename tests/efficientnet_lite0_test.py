@@ -44,7 +44,7 @@ def drawn(seed=0):
         )
         return leaf if "kernel" in path else rng.uniform(low, high, leaf.shape)
 
-    params, stats = (trees.map_paths(move, tree) for tree in (params, stats))
+    params, stats = (trees.map_leaves(move, tree) for tree in (params, stats))
     return *jax.tree.map(jnp.float32, (params, stats)), rng.normal(size=(2, 32, 32, 3))
 
 

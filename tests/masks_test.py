@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subtune_jax import masks, paths, trees
+from subtune_jax import masks, trees
 
 PARAMS = {
     "stem": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)},
@@ -39,7 +39,7 @@ def whole_masks(draw):
     def pick(path, _):
         return draw(leaf_masks(SHAPES[path]))
 
-    return paths.map_leaves(pick, PARAMS)
+    return trees.map_leaves(pick, PARAMS)
 
 
 def wide(m):

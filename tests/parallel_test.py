@@ -40,7 +40,7 @@ def some_of_everything(params):
             return rng.random(np.shape(value)) < 0.2
         return np.bool_(path == "hidden02/norm/scale")
 
-    return trees.map_paths(leaf, params)
+    return trees.map_leaves(leaf, params)
 
 
 def train(

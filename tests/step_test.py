@@ -29,7 +29,7 @@ def examples():
 
 def some(params, share=0.3):
     rng = np.random.default_rng(1)
-    return trees.map_paths(
+    return trees.map_leaves(
         lambda path, leaf: (
             rng.random(leaf.shape) < share
             if path.endswith("kernel") and not path.startswith("head")

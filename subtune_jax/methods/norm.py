@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import masks, paths
+from subtune_jax import masks, trees
 from subtune_jax.contracts import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def make() -> Selector:
     def init(evidence: Evidence) -> Selection:
         scales = masks.find(evidence.params, r"(.*/)?scale", skip=evidence.blocks[-1:])
         biases = {path.removesuffix("scale") + "bias" for path in scales}
-        both = (scales.keys() | biases) & paths.leaves(evidence.params).keys()
+        both = (scales.keys() | biases) & trees.leaves(evidence.params).keys()
         return Selection(masks.fill(evidence.params, dict.fromkeys(both, np.True_)))
 
     return Selector(init)

@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.backbone = dict(name="vit", variant="S/16", weights=None, image_size=64)
     config.method = dict(name="magnitude", scope="neuron", count=8)
 
-    config.batch_size = 32
+    config.batch_size = 16
     config.train_steps = 100
     config.optimizer = dict(
         name="adamw", learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0

@@ -61,9 +61,10 @@ def run(settings: Settings, given: argparse.Namespace, command: str) -> Path:
     workdir.claim(folder, settings)
     for name in missing:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        found[name] = _measured(name, made, given.repeats)
-        content = {"command": command, "machine": machine(), "config": settings}
-        content |= {"versions": outcome.versions(), "benchmarks": found}
+        result = _measured(name, made, given.repeats)
+        found[name] = {"command": command, **result}
+        content = {"machine": machine(), "versions": outcome.versions()}
+        content |= {"config": settings, "benchmarks": found}
         workdir.write_json(path, content)
     Console(stderr=True).print(table({name: found[name] for name in wanted}))
     return path

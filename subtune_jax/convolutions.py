@@ -60,7 +60,8 @@ def _thin(x, kernel, stride):
 
 
 def _thin_forward(x, kernel, stride):
-    return _thin(x, kernel, stride), (x, kernel)
+    y = _on_platform(shifted.once(shifted.full), _native, stride, x, kernel)
+    return y, (x, kernel)
 
 
 def _thin_backward(stride, residuals, dy):
@@ -74,7 +75,8 @@ def _depthwise(x, kernel, stride):
 
 
 def _depthwise_forward(x, kernel, stride):
-    return _depthwise(x, kernel, stride), (x, kernel)
+    y = _on_platform(shifted.once(shifted.depthwise), _native, stride, x, kernel)
+    return y, (x, kernel)
 
 
 def _depthwise_backward(stride, residuals, dy):

@@ -17,7 +17,7 @@ from jax.extend import core
 
 SIMPLE = {  # forward operations an output element; backward ones a dependent operand
     **dict.fromkeys(("add", "sub", "add_any"), (1, 0)),
-    **dict.fromkeys(("mul", "max", "min", "select_n"), (1, 1)),
+    **dict.fromkeys(("mul", "max", "min", "clamp", "select_n"), (1, 1)),
     **dict.fromkeys(("div", "integer_pow", "square", "sqrt"), (1, 2)),
     **dict.fromkeys(("exp", "log", "rsqrt", "tanh", "erf", "logistic"), (0, 2)),
 }

@@ -9,10 +9,18 @@ from typing import Any
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """`"did you mean 'x'? there are ..."`, for the end of an error message."""
+    """`"did you mean 'x'? there are ..."`, for the end of an error message.
+
+    Where something is near, a list of more than 20 is left out.
+
+    >>> near("fulll", ["head", "full"])
+    "did you mean 'full'? there are full, head"
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    if close and len(known) > 20:
+        return f"{hint}there are {len(known)}"
     return f"{hint}there are {', '.join(known) or 'none'}"
 
 

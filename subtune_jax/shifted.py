@@ -7,6 +7,7 @@ would count once). Sums are in float32 or wider. Padding is XLA's 'SAME'.
 
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,27 @@ def full(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         for channel in range(x.shape[-1])
     ]
     return functools.reduce(operator.add, terms).astype(x.dtype)
+
+
+def once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function`, whose result XLA keeps in memory instead of computing it again.
+
+    XLA fuses a sum of products into each of its readers: the backward pass of the
+    activation behind it would repeat the whole convolution. Across a condition XLA
+    does not fuse, and of this one it cannot see that it always holds.
+    """
+
+    def guarded(*arrays: jax.Array, stride: int) -> jax.Array:
+        def run(*arrays: jax.Array) -> jax.Array:
+            return function(*arrays, stride)
+
+        def never(*arrays: jax.Array) -> jax.Array:
+            return jnp.zeros_like(run(*arrays))
+
+        holds = lax.optimization_barrier(jnp.array(True))
+        return lax.cond(holds, run, never, *arrays)
+
+    return guarded
 
 
 def depthwise_dkernel(

@@ -16,7 +16,7 @@ SMALL = {  # the same cells, on drawn images and a small network: offline, in se
         "stages": ((1, 3, 1, 1, 8), (1, 5, 2, 2, 8)),
         "widths": (8, 16),
     },
-    "method": {"name": "blocks", "names": ("block02",)},
+    "method": {"name": "magnitude", "fraction": 0.1},
     "optimizer": {"probe_steps": 3},
     "train_steps": 4,
     "batch_size": 16,

@@ -161,6 +161,43 @@ def test_only_blocks_in_training_move_their_statistics():
         assert moved == path.startswith(training), path
 
 
+STRIDED = [("stem", "conv/kernel"), ("block02", "filter/kernel")]
+
+
+def products(params, pixels):
+    """Floating-point operations of each block's convolutions, forward, one image."""
+    counts = {}
+    for block, own in params.items():
+        counts[block] = 0
+        for path, leaf in trees.flatten(own).items():
+            if (block, path) in STRIDED:
+                pixels //= 2  # "expand" is sorted before "filter"
+            if path.endswith("kernel"):
+                counts[block] += 2 * leaf.size * (1 if block == "head" else pixels**2)
+    return counts
+
+
+@pytest.mark.parametrize("block", ["stem", "block02", "top"])
+def test_training_a_block_costs_its_products_and_no_more(block):
+    stages = efficientnet_lite0.STAGES[:2]
+    backbone = efficientnet_lite0.make(None, 64, stages=stages, widths=(32, 256))
+    params, stats = jax.eval_shape(lambda: backbone.init(jax.random.key(0), 2))
+    x, order = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32), backbone.blocks
+    forward = products({name: params[name] for name in order}, 64)
+
+    def loss(own, rest, stats, x):
+        return backbone.apply({**rest, **own}, stats, x)[0].sum()
+
+    step = jax.jit(jax.value_and_grad(loss))
+    rest = {name: params[name] for name in order if name != block}
+    cost = step.lower({block: params[block]}, rest, stats, x).compile().cost_analysis()
+    # All forward; above the block the gradient of inputs; in it that of kernels too.
+    above = order[order.index(block) + 1 :]
+    need = sum(forward.values()) + sum(forward[name] for name in above)
+    need += forward[block] * (2 if "block" in block else 1)
+    assert cost["flops"] / 4 < 1.1 * need
+
+
 @pytest.mark.parametrize("pixels", [128, 57])
 def test_the_real_network_has_its_blocks_and_sizes(pixels):
     backbone = efficientnet_lite0.make(weights=None, image_size=pixels)

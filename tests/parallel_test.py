@@ -8,7 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from subtune_jax import augment, data, devices, loop, losses, names, optimizer, trees
+from subtune_jax import (
+    augment,
+    costs,
+    data,
+    devices,
+    loop,
+    losses,
+    names,
+    optimizer,
+    trees,
+)
 from subtune_jax import plan as plans
 from subtune_jax import step as steps_
 from subtune_jax.contracts import Selection
@@ -118,21 +128,6 @@ def test_a_batch_in_pieces_makes_the_same_updates():
     assert_close(whole, train(on("pmap", 4), accumulate=2, ema=0.5))
 
 
-def all_reduced(text):
-    """Bytes that the all-reduces of a compiled program move."""
-    import re
-
-    sizes = {"f32": 4, "bf16": 2, "s32": 4, "pred": 1, "u32": 4}
-    total = 0
-    for line in text.splitlines():
-        if re.search(r"= .* all-reduce(-start)?\(", line):
-            result = line.split("=", 1)[1].split("all-reduce")[0]
-            for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", result):
-                count = np.prod([int(d) for d in dims.split(",") if d] or [1])
-                total += sizes[kind] * int(count)
-    return total
-
-
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_what_crosses_the_network_is_the_selected_values(mode):
     backbone, variables = network()
@@ -146,5 +141,5 @@ def test_what_crosses_the_network_is_the_selected_values(mode):
     feed = data.training(examples(), data.rows(BATCH, 8), 0)
     trainer, _ = loop.compile_training(where, recipe, begin, plan.positions, feed)
     k = sum(np.size(value) for value in plan.values.values())
-    moved = all_reduced(trainer.compiled.as_text())
+    moved = costs.all_reduced(trainer.compiled.as_text())
     assert 4 * k <= moved <= 4 * k + 1000

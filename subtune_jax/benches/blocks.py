@@ -14,6 +14,7 @@ from subtune_jax import masks as masks_
 from subtune_jax import plan as plans
 from subtune_jax.contracts import Selection
 from subtune_jax.plan import Plan
+from subtune_jax.settings import Settings
 from subtune_jax.setup import Setup
 
 LIMIT = 1.10
@@ -46,7 +47,11 @@ def block_cost(made: Setup, block: str) -> dict[str, Any]:
     settings = {**made.settings, "trunk_cache": False}
     clip = settings["optimizer"]["clip_norm"] or 1.0
     # XLA counts the body of the loop over pieces once.
-    changed = {**settings["optimizer"], "clip_norm": clip, "accumulate_steps": 1}
+    changed: Settings = {
+        **settings["optimizer"],
+        "clip_norm": clip,
+        "accumulate_steps": 1,
+    }
     made = made._replace(settings=settings, augment=augment.NONE)
     mask = masks_.from_blocks(made.variables.params, [block])
     plan = plans.make(

@@ -6,6 +6,7 @@ from typing import Any
 from subtune_jax import augment, data, loop, measure, plan, runs, setup
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup
+from subtune_jax.step import State
 
 AUGMENT = augment.make(crop=0.5, flip=True, colour=0.3, mixup=0.2, cutmix=1.0)
 STEPS = 20  # a turn; streaming starts anew every turn
@@ -27,23 +28,27 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     sources = {"streamed": _streamed(made)}
     if made.train.inputs is not None:
         sources = {"resident": made.train, **sources}
-    steps = (repeats + 1) * STEPS
-    waiting = {
-        name: Waiting(
-            runs.assemble(made._replace(train=train), chosen, made.optimizer, steps)
+    forms = {
+        name: runs.assemble(
+            made._replace(train=train), chosen, made.optimizer, repeats * STEPS
         )
         for name, train in sources.items()
     }
-    for turn in range(repeats + 1):
-        for each in waiting.values():
-            each.turn(counted=turn > 0)
-    share = {name: measure.spread(each.shares) for name, each in waiting.items()}
+    states = {name: ready.state for name, ready in forms.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    shares: dict[str, list[float]] = {name: [] for name in forms}
+    for turn in range(repeats):
+        for name, ready in forms.items():
+            states[name], taken, waited = _turn(ready, states[name], turn * STEPS)
+            seconds[name].append(taken)
+            shares[name].append(waited / taken)
+    share = {name: measure.spread(each) for name, each in shares.items()}
     return {
         "steps": STEPS,
         "share": share,
         "milliseconds": {
-            name: measure.spread([1e3 * s / STEPS for s in each.seconds])
-            for name, each in waiting.items()
+            name: measure.spread([1e3 * taken / STEPS for taken in each])
+            for name, each in seconds.items()
         },
         "checks": [
             measure.check(f"{name}: share of time waited", each["median"], LIMIT)
@@ -52,25 +57,13 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     }
 
 
-class Waiting:
-    """A run that goes on from turn to turn, and how long it waited in each."""
-
-    def __init__(self, ready: Run):
-        """Gives away the first state of `ready`."""
-        self.trainer, self.state, self.done = ready.trainer, ready.state, 0
-        self.shares: list[float] = []
-        self.seconds: list[float] = []
-
-    def turn(self, *, counted: bool) -> None:
-        """Takes `STEPS` steps."""
-        begin, last = time.perf_counter(), self.done + STEPS
-        self.state, waited = loop.fit(
-            self.trainer, self.state, self.done, last, lambda done, metrics: None
-        )
-        seconds, self.done = time.perf_counter() - begin, last
-        if counted:
-            self.seconds.append(seconds)
-            self.shares.append(waited / seconds)
+def _turn(ready: Run, state: State, first: int) -> tuple[State, float, float]:
+    """`STEPS` more steps; the state, the seconds and those spent waiting for data."""
+    begin = time.perf_counter()
+    state, waited = loop.fit(
+        ready.trainer, state, first, first + STEPS, lambda done, metrics: None
+    )
+    return state, time.perf_counter() - begin, waited
 
 
 def _streamed(made: Setup) -> data.Examples:

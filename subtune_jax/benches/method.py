@@ -51,10 +51,11 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     }
     if made.settings["trunk_cache"] and plan.start != made.backbone.blocks[0]:
         forms["cached"] = assemble(made, plan, cached=True)
-    steps = {name: Stepping(form) for name, form in forms.items()}
+    states: dict[str, State] = {}
+    steps = {name: _stepping(form, states, name) for name, form in forms.items()}
     seconds = measure.by_turns(steps, repeats)
     figures = {
-        name: _figures(made, form, steps[name].state, seconds[name])
+        name: _figures(made, form, states[name], seconds[name])
         for name, form in forms.items()
     }
     changes = compare_updates(made, plan, repeats)
@@ -85,20 +86,16 @@ def assemble(made: Setup, plan: Plan, *, cached: bool) -> Run:
     return runs.assemble(changed, plan, made.optimizer, made.settings["train_steps"])
 
 
-class Stepping:
-    """Calls take one step more each, and return when it is done."""
+def _stepping(ready: Run, states: dict[str, State], name: str) -> Callable[[], None]:
+    """A call takes one more step from `states[name]`, on the first batch."""
+    trainer, states[name] = ready.trainer, ready.state
+    piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
 
-    def __init__(self, ready: Run):
-        """Gives away the first state of `ready`."""
-        self.trainer, self.state = ready.trainer, ready.state
-        piece = next(self.trainer.feed.pieces(0, 1))
-        self.piece = devices.spread(self.trainer.devices, piece)
+    def step() -> None:
+        done = trainer.compiled(states[name], trainer.fixed, piece)
+        states[name], _ = jax.block_until_ready(done)
 
-    def __call__(self) -> None:
-        """One step on the first batch."""
-        trainer = self.trainer
-        done = trainer.compiled(self.state, trainer.fixed, self.piece)
-        self.state, _ = jax.block_until_ready(done)
+    return step
 
 
 def compare_updates(made: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
@@ -122,7 +119,7 @@ def compare_updates(made: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
         "masked": updates.masked(adam, plan.mask),
         "compact": updates.compact(adam, plan.mask),
     }
-    states = {name: tx.init(params) for name, tx in transforms.items()}
+    states: dict[str, Any] = {name: tx.init(params) for name, tx in transforms.items()}
     calls = {name: _call(tx, states[name], params) for name, tx in transforms.items()}
     seconds = measure.by_turns(calls, repeats)
     table = {}

@@ -46,7 +46,7 @@ def here(made: Setup) -> dict[str, Any]:
     selection = made.selector.init(setup.evidence(made))
     mode = made.settings["batch_norm"]
     plan = plans.make(made.variables, made.backbone.blocks, selection, batch_norm=mode)
-    changed = {**made.settings["optimizer"], "accumulate_steps": 1}
+    changed: Settings = {**made.settings["optimizer"], "accumulate_steps": 1}
     moved = {}
     for mode in ("pmap", "shard_map"):
         own = made._replace(devices=devices_.choose(mode))

@@ -34,7 +34,7 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
       result; `checks`.
     """
     del repeats
-    settings = {**made.settings, "train_steps": STEPS, "eval_steps": 1}
+    settings: Settings = {**made.settings, "train_steps": STEPS, "eval_steps": 1}
     chosen = settings["optimizer"]
     probe = min(chosen["probe_steps"], STEPS)
     settings["optimizer"] = {**chosen, "probe_steps": probe}
@@ -50,9 +50,9 @@ def main(settings: Settings) -> None:
     """Trains, evaluates and saves; prints what was compiled as JSON."""
     counts: collections.Counter[str] = collections.Counter()
     taken: collections.Counter[str] = collections.Counter()
-    jax.monitoring.register_event_listener(lambda event, **rest: counts.update([event]))
+    jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **rest: taken.update({event: seconds})
+        lambda event, duration_secs, **_: taken.update({event: duration_secs})
     )
     commands.cache_compilations()
     begin = time.perf_counter()

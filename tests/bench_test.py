@@ -1,0 +1,243 @@
+"""The benchmark command, and the promises about cost that no clock is needed for."""
+
+import json
+from unittest import mock
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from subtune_jax import (
+    bench,
+    data,
+    devices,
+    loop,
+    losses,
+    measure,
+    names,
+    optimizer,
+    settings,
+    setup,
+    step,
+    trees,
+)
+from subtune_jax import plan as plans
+from subtune_jax.benches import blocks, method, start
+from subtune_jax.contracts import Selection
+
+CONFIG = """
+import ml_collections
+
+def get_config():
+    config = ml_collections.ConfigDict()
+    config.task = dict(name="structured", examples=200, image_size=16)
+    config.backbone = dict(name="mlp", image_size=16, widths=(64, 64))
+    config.method = dict(name="random", fraction=0.1)
+    config.optimizer = dict(weight_decay=0.1, clip_norm=1.0, probe_steps=5)
+    config.batch_size = 24
+    config.train_steps = 8
+    return config
+"""
+NETWORKS = {
+    "efficientnet_lite0": {  # its own shapes: every kind of block once, and a skip
+        "image_size": 64,
+        "weights": None,
+        "stages": ((1, 3, 1, 1, 16), (1, 3, 2, 6, 24), (2, 5, 2, 6, 40)),
+    },
+    "vit": {"variant": (64, 2, 2, 8), "image_size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "small.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def small(backbone, **more):
+    """A setup on one device."""
+    given = {
+        "task": {"name": "structured", "examples": 64, "image_size": 32},
+        "backbone": backbone,
+        "method": {"name": "head"},
+        "optimizer": {"clip_norm": 1.0, "weight_decay": 0.1},
+        "batch_size": 8,
+        **more,
+    }
+    where = devices.choose("shard_map", jax.devices()[:1])
+    return setup.prepare(settings.complete(given))._replace(devices=where)
+
+
+def test_the_command_measures_each_benchmark_once(config, tmp_path, capsys):
+    command = [f"--config={config}", f"--workdir={tmp_path}", "--repeats=1"]
+    chosen = "--only=network,inputs"
+    assert bench.main([*command, chosen]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == str(tmp_path / "bench.json")
+    assert "holds" in err
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert content["machine"]["devices"] == 8
+    assert list(content["benchmarks"]) == ["network", "inputs"]
+    crossed = content["benchmarks"]["network"]
+    for moved in crossed["all_reduced"].values():  # of this process's eight devices
+        assert 4 * crossed["trained"] <= moved <= crossed["limit"]
+    for result in content["benchmarks"].values():
+        assert chosen in result["command"]
+        assert len(result["load_average"]["before"]) == 3
+        assert all({"what", "value", "limit"} < set(row) for row in result["checks"])
+    with mock.patch.object(bench, "_measured", side_effect=AssertionError):
+        assert bench.main([*command, chosen]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--only=block"], "did you mean 'blocks'? there are blocks, efficientnet"),
+        (["--repeats=0"], "--repeats=0"),
+        (["--config.method.name=gsp"], "no method named 'gsp'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(config, tmp_path, capsys, more, message):
+    folder = tmp_path / "new"
+    assert bench.main([f"--config={config}", f"--workdir={folder}", *more]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_of_one_block_costs_what_it_needs(name):
+    made = small({"name": name, **NETWORKS[name]})
+    for row in blocks.run(made)["blocks"].values():
+        assert 0.9 <= row["ratio"] <= blocks.LIMIT
+
+
+def test_norms_and_clipping_bring_no_frozen_gradient_back():
+    made = small({"name": "vit", "variant": (64, 1, 2, 8), "image_size": 32})
+    plan = block_plan(made, "norm")
+    plain = compiled(made, plan, optimizer.make(weight_decay=0.1))
+    clipped = compiled(made, plan, optimizer.make(weight_decay=0.1, clip_norm=1.0))
+    with mock.patch.object(optax.tree, "norm", lambda tree: 0.0):
+        bare = compiled(made, plan, optimizer.make(weight_decay=0.1))
+    assert plain.flops == pytest.approx(bare.flops, rel=0.01)
+    assert clipped.flops == pytest.approx(bare.flops, rel=0.01)
+    everything = Selection(trees.map_leaves(lambda p, x: np.True_, plan.mask))
+    full = plans.make(made.variables, made.backbone.blocks, everything)
+    assert compiled(made, full, made.optimizer).flops > 2 * bare.flops
+
+
+def block_plan(made, block):
+    mask = trees.map_leaves(
+        lambda path, leaf: np.bool_(path.startswith(f"{block}/")),
+        made.variables.params,
+    )
+    return plans.make(made.variables, made.backbone.blocks, Selection(mask))
+
+
+def compiled(made, plan, chosen):
+    flat = trees.flatten(made.variables.params)
+    transform = chosen.transform(10, made.backbone.blocks)
+    classes = len(made.task.classes)
+    recipe = step.Recipe(made.backbone, losses.cross_entropy, classes, transform)
+    begin = step.start(recipe, flat, made.variables.stats, plan.values, plan.positions)
+    feed = data.training(made.train, setup.batch_rows(made), 0)
+    return loop.compile_training(made.devices, recipe, begin, plan.positions, feed)[0]
+
+
+def test_the_optimiser_holds_two_moments_of_what_is_selected():
+    made = small(
+        {"name": "mlp", "image_size": 32, "widths": (64, 64)},
+        method={"name": "random", "fraction": 0.1},
+    )
+    found = method.run(made, 1)
+    k = found["forms"]["method"]["trained"]
+    base = sum(x.size for x in jax.tree.leaves(made.variables.params))
+    assert 0.1 * base < k < 0.12 * base
+    assert 8 * k <= found["forms"]["method"]["optimizer_bytes"] <= 1.05 * 8 * k
+    compact, masked = found["updates"]["compact"], found["updates"]["masked"]
+    assert 8 * k <= compact["state_bytes"] <= 1.05 * 8 * k
+    kernels = sum(
+        leaf.size
+        for path, leaf in trees.flatten(made.variables.params).items()
+        if path.endswith("kernel") or path.startswith("head")
+    )
+    assert 8 * kernels <= masked["state_bytes"] <= 8 * kernels + 16
+    assert found["forms"]["method"]["delta_bytes"] < 16 * k + 10_000
+
+
+def test_a_new_mask_of_the_same_counts_compiles_nothing():
+    backbone = names.load("backbones", {"name": "mlp", "image_size": 8})
+    variables = jax.tree.map(np.asarray, backbone.init(jax.random.key(0), 3))
+    where = devices.choose("shard_map", jax.devices()[:1])
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
+    examples = data.resident(images, rng.integers(0, 3, 40).astype(np.int32))
+    feed = data.training(examples, data.rows(8, 1), 0)
+    piece = devices.spread(where, next(feed.pieces(0, 1)))
+    transform = optimizer.make(clip_norm=1.0).transform(10, backbone.blocks)
+    recipe = step.Recipe(backbone, losses.cross_entropy, 3, transform)
+    function = devices.parallel(where, step.make_train(recipe), donate=True)
+
+    def take(seed):
+        """One step of a random mask; where it moved `hidden01/dense/kernel`."""
+        chosen = np.random.default_rng(seed).permutation(192 * 256).reshape(192, 256)
+        path = "hidden01/dense/kernel"
+        mask = trees.map_leaves(
+            lambda p, leaf: chosen < 500 if p == path else np.False_, variables.params
+        )
+        plan = plans.make(variables, backbone.blocks, Selection(mask))
+        flat = trees.flatten(variables.params)
+        given = step.start(recipe, flat, variables.stats, plan.values, plan.positions)
+        fixed = step.Fixed(given[1], plan.positions, feed.resident)
+        state, fixed = devices.replicate(where, (given[0], fixed))
+        before = np.asarray(state.partial[path])
+        with counted() as programs:
+            state, _ = function(state, fixed, piece)
+        return programs, (np.asarray(state.partial[path]) != before), chosen < 500
+
+    for seed, expected in ((1, 1), (2, 0)):
+        programs, moved, chosen = take(seed)
+        assert len(programs) == expected
+        assert moved.any() and not (moved & ~chosen).any()
+
+
+class counted:  # noqa: N801
+    """The programs compiled within a `with`."""
+
+    def __enter__(self):
+        self.programs = []
+        jax.monitoring.register_event_duration_secs_listener(self.listen)
+        return self.programs
+
+    def listen(self, event, seconds, **rest):
+        if event == start.COMPILING:
+            self.programs.append(seconds)
+
+    def __exit__(self, *error):
+        jax.monitoring.unregister_event_duration_listener(self.listen)
+
+
+def test_a_second_start_compiles_nothing(config):
+    made = mock.Mock(settings=settings.read(str(config), {}))
+    found = start.run(made)
+    assert found["first"]["compiled"] > 10
+    assert found["second"]["programs"] == found["first"]["programs"]
+    assert found["second"]["compiled"] == 0
+
+
+def test_turns_alternate_and_short_calls_fill_them():
+    calls = []
+    with mock.patch.object(measure, "TURN_SECONDS", 0.0):
+        seconds = measure.by_turns(
+            {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3
+        )
+    assert "".join(calls) == "aabb" + "ab" * 3
+    assert {name: len(each) for name, each in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_failed_process_tells_its_last_words():
+    with pytest.raises(RuntimeError, match="no_such_module"):
+        measure.fresh("subtune_jax.no_such_module", {}, {})

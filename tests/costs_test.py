@@ -1,0 +1,83 @@
+"""Operations counted from a network, against counts by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from subtune_jax import convolutions, costs
+
+M, K, H, N = 5, 7, 11, 3  # batch, inputs, hidden, outputs
+
+
+def dense(trained, rest, x):
+    weights = {**rest, **trained}
+    return jnp.maximum(x @ weights["one"], 0.0) @ weights["two"]
+
+
+DENSE = {"one": np.ones((K, H)), "two": np.ones((H, N))}
+FIRST, SECOND, RELU = 2 * M * K * H, 2 * M * H * N, M * H
+
+
+@pytest.mark.parametrize(
+    ("trained", "backward"),
+    [
+        (("one", "two"), FIRST + SECOND + SECOND + RELU),  # dW1, dW2, dh, its ReLU
+        (("one",), FIRST + SECOND + RELU),
+        (("two",), SECOND),  # nothing below the trained layer
+        ((), 0),
+    ],
+)
+def test_a_dense_network_costs_what_is_counted_by_hand(trained, backward):
+    part = {name: DENSE[name] for name in trained}
+    rest = {name: DENSE[name] for name in DENSE if name not in part}
+    counted = costs.needed(dense, part, rest, np.ones((M, K)))
+    assert counted == (FIRST + RELU + SECOND, backward)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_costs_its_products_once_forward_and_twice_back(stride):
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 24))
+    both = costs.needed(lambda a: convolutions.full(*a, stride), (x, kernel))
+    products = 2 * (3 * 3 * 16) * (2 * (8 // stride) ** 2 * 24)
+    assert both.forward == pytest.approx(products, rel=0.01)
+    assert both.backward == pytest.approx(2 * products, rel=0.01)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_depthwise_convolution_is_counted_by_its_definition_not_its_form(stride):
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((5, 5, 1, 16))
+    depthwise = lambda kernel, x: convolutions.depthwise(x, kernel, stride)  # noqa: E731
+    products = 2 * 5 * 5 * (2 * (8 // stride) ** 2 * 16)
+    of_kernel = costs.needed(depthwise, kernel, x)
+    entering = 2 * x.size  # where input and kernel meet, two empty sums
+    assert products <= of_kernel.forward <= products + entering + kernel.size
+    assert products <= of_kernel.backward <= products + entering + kernel.size
+
+
+def test_two_uses_of_one_value_add_their_gradients():
+    two = costs.needed(lambda w, x: (w * x) * (w * x * 2.0), jnp.ones(9), jnp.ones(9))
+    # Forward five products (the fourth by 2); back: one each of w * x, twice, of
+    # the 2, and two of the last; and `w`, read twice, adds.
+    assert two == (4 * 9 + 0, (1 + 1 + 1 + 2) * 9 + 9)
+
+
+def test_needed_agrees_with_the_compiler_where_it_adds_nothing():
+    arguments = ({"one": DENSE["one"]}, {"two": DENSE["two"]}, np.ones((M, K)))
+    step = jax.jit(jax.grad(lambda *given: dense(*given).sum()))
+    big = jax.tree.map(lambda leaf: np.tile(leaf, [32] * leaf.ndim), arguments)
+    counted = step.lower(*big).compile().cost_analysis()["flops"]
+    needed = costs.needed(dense, *big)
+    output = 2 * (32 * M) * (32 * H) * (32 * N)  # a gradient needs no output
+    assert counted == pytest.approx(sum(needed) - output, rel=0.02)
+
+
+def test_all_reduced_adds_up_the_shapes_of_all_reduces():
+    text = """
+      %a = f32[3,4]{1,0} all-reduce(%x), replica_groups={}
+      %b = (f32[10]{0}, bf16[7]{0}, pred[]) all-reduce(%y, %z, %p)
+      %c = f32[1000]{0} add(%a, %all-reduce.3)
+      %d = s32[] all-reduce-start(%q)
+      %e = s32[] all-reduce-done(%d)
+    """
+    assert costs.all_reduced(text) == 4 * 12 + (40 + 14 + 1) + 4

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from subtune_jax import fetch
+from subtune_jax import fetch, memory
 from subtune_jax import settings as settings_
 from subtune_jax.settings import Settings
 
@@ -51,6 +51,7 @@ def run(parse: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
     def work() -> Path:
         _connect(given)
         cache_compilations()
+        memory.keep()
         pairs = dict(_pair(text) for text in overrides)
         return job(settings_.read(given.config, pairs), given)
 

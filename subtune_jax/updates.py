@@ -93,15 +93,11 @@ def compact(
         return CompactState(positions, tx.init(sparse.gather(positions, params, mask)))
 
     def update(grads: Any, state: Any, params: Any = None) -> Any:
-        values = (
-            None if params is None else sparse.gather(state.positions, params, mask)
-        )
-        few, inner = tx.update(
-            sparse.gather(state.positions, grads, mask), state.inner, values
-        )
-        return sparse.spread(state.positions, few, grads), CompactState(
-            state.positions, inner
-        )
+        where = state.positions
+        values = None if params is None else sparse.gather(where, params, mask)
+        few = sparse.gather(where, grads, mask)
+        few, inner = cast(Any, tx.update)(few, state.inner, values)
+        return sparse.spread(where, few, grads), CompactState(where, inner)
 
     return optax.GradientTransformation(init, cast(Any, update))
 

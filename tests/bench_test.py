@@ -157,6 +157,10 @@ def test_the_optimiser_holds_two_moments_of_what_is_selected():
     base = sum(x.size for x in jax.tree.leaves(made.variables.params))
     assert 0.1 * base < k < 0.12 * base
     assert 8 * k <= found["forms"]["method"]["optimizer_bytes"] <= 1.05 * 8 * k
+    head = sum(x.size for x in jax.tree.leaves(made.variables.params["head"]))
+    # int32 for what is chosen one by one; whole leaves, as the head's, have none.
+    assert found["forms"]["method"]["index_bytes"] == 4 * (k - head)
+    assert found["updates"]["compact"]["index_bytes"] == 4 * (k - head)
     compact, masked = found["updates"]["compact"], found["updates"]["masked"]
     assert 8 * k <= compact["state_bytes"] <= 1.05 * 8 * k
     kernels = sum(

@@ -44,7 +44,7 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
 
 def block_cost(made: Setup, block: str) -> dict[str, Any]:
     """`needed`, `counted` and `ratio` of a step that trains `block` and the head."""
-    settings = {**made.settings, "trunk_cache": False}
+    settings: Settings = {**made.settings, "trunk_cache": False}
     clip = settings["optimizer"]["clip_norm"] or 1.0
     # XLA counts the body of the loop over pieces once.
     changed: Settings = {

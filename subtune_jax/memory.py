@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 # Of <malloc.h>: (parameter, value). One heap, nothing by mmap, nothing given back.
-TUNABLES = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**28))
+TUNABLES = ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**30))
 
 
 def keep() -> bool:

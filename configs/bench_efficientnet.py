@@ -1,6 +1,12 @@
 r"""What training three middle blocks of EfficientNet-Lite0 costs; no downloads.
 
-subtune bench --config=configs/bench_efficientnet.py --workdir=runs/bench_efficientnet
+    subtune bench --config=configs/bench_efficientnet.py --workdir=runs/bench_efficientnet
+
+Measured on two cores shared with other work (load 5 to 7), medians of 5 turns. Beside
+full fine-tuning, with the trunk computed every time and once: time 0.38 and 0.32,
+operations 0.60 and 0.46, optimiser 0.14, compiled temporaries 0.21 and 0.20. Operations
+by needed ones, first, middle and last block: 1.02, 1.00, 0.99. Eight devices reduce
+1.828 MB for 4 k = 1.828 MB. A second start compiles none of 108 programs.
 """
 
 import ml_collections

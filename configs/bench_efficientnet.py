@@ -1,6 +1,6 @@
 r"""What training three middle blocks of EfficientNet-Lite0 costs; no downloads.
 
-    subtune bench --config=configs/bench_efficientnet.py --workdir=runs/bench_efficientnet
+    subtune bench --config=configs/bench_efficientnet.py --workdir=runs/bench_lite0
 
 Measured on two cores shared with other work (load 5 to 7), medians of 5 turns. Beside
 full fine-tuning, with the trunk computed every time and once: time 0.38 and 0.32,

@@ -7,6 +7,7 @@ and a piece holds the images. Rows that pad the batch have weight 0.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -119,26 +120,31 @@ def training(
     mine = slice(rows.first, rows.last)
     weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
 
-    def look(where: np.ndarray, prefix: str = "") -> dict[str, Any]:
+    def look(where: np.ndarray, other: np.ndarray | None = None) -> dict[str, Any]:
+        both = {"": where} if other is None else {"": where, "partner_": other}
         if examples.inputs is not None:
-            return {prefix.removesuffix("_") or "index": where}
-        found = {"inputs": examples.read(where), "labels": examples.labels[where]}
-        return {f"{prefix}{name}": value for name, value in found.items()}
+            return {name.removesuffix("_") or "index": w for name, w in both.items()}
+        # Nearly every image is in the batch and a partner too: each is read once.
+        few, back = np.unique(np.concatenate([*both.values()]), return_inverse=True)
+        inputs, labels, found = examples.read(few), examples.labels[few], {}
+        for name, place in zip(both, np.split(back, len(both)), strict=True):
+            found |= {f"{name}inputs": inputs[place], f"{name}labels": labels[place]}
+        return found
 
     def piece(step: int) -> Piece:
         where = _batch(seed, count, rows, int(step))
-        made = {"weight": weight[mine]} | look(where[mine])
+        made: dict[str, Any] = {"weight": weight[mine]}
         if not augmentation.active(augment):
-            return made
+            return made | look(where[mine])
         drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
         drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
         made["drawn"] = drawn[mine]
-        if augmentation.mixes(augment):  # row i with row i + 1, around the real rows
-            other = np.arange(rows.padded)
-            other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)
-            made |= look(where[other][mine], "partner_")
-            made["partner_drawn"] = drawn[other][mine]
-        return made
+        if not augmentation.mixes(augment):
+            return made | look(where[mine])
+        other = np.arange(rows.padded)  # row i with row i + 1, around the real rows
+        other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)
+        made["partner_drawn"] = drawn[other][mine]
+        return made | look(where[mine], where[other][mine])
 
     if examples.inputs is None:
         return Feed({}, lambda first, last: _ahead(piece, first, last))
@@ -189,6 +195,9 @@ def _batch(seed: int, count: int, rows: Rows, step: int) -> np.ndarray:
 
 def _ahead(piece: Callable[[int], Piece], first: int, last: int) -> Iterator[Piece]:
     """Pieces `first` to `last`, prepared ahead of need by threads, in order."""
-    options = grain.ReadOptions(num_threads=8, prefetch_buffer_size=8)
+    # Each thread prepares a piece of its own: with more threads than cores the first
+    # piece would be ready when the last is.
+    threads = min(8, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
     steps = grain.MapDataset.range(first, last).map(piece)
     return iter(steps.to_iter_dataset(options))

@@ -26,5 +26,5 @@ def test_every_file_that_the_map_names_is_there():
     root = README.parent
     text = README.read_text().split("## Where things are\n\n```\n")[1]
     for name in re.findall(r"[\w/]+(?:\.py|/)", text.split("```")[0]):
-        top = name.split("/")[0] in ("configs", "colabs", "subtune_jax")
+        top = name.split("/")[0] in ("configs", "colabs", "results", "subtune_jax")
         assert (root / ("." if top else "subtune_jax") / name).exists(), name

@@ -9,7 +9,7 @@ from subtune_jax.setup import Setup
 from subtune_jax.step import State
 
 AUGMENT = augment.make(crop=0.5, flip=True, colour=0.3, mixup=0.2, cutmix=1.0)
-STEPS = 20  # a turn; streaming starts anew every turn
+STEPS = 50  # a turn; a stream starts anew every turn, in a run once
 LIMIT = 0.05
 
 

@@ -7,6 +7,9 @@ from subtune_jax.names import near
 
 COMMANDS = {
     "train": "choose, fine-tune, evaluate, save the delta",
+    "profile": "how good is it to train each block alone?",
+    "search": "which blocks should be trained? greedy search",
+    "compare": "methods x tasks x networks x seeds, one table",
     "evaluate": "base + delta on a split",
     "delta": "info, verify, apply, diff, merge, export",
     "bench": "what a method costs, beside full fine-tuning",

@@ -86,6 +86,18 @@ def cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def progress() -> Callable[[str], None]:
+    """Says lines on stderr: the latest one on a terminal, all of them otherwise."""
+    if not sys.stderr.isatty():
+        return lambda line: print(line, file=sys.stderr, flush=True)
+
+    def over(line: str) -> None:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
+
+    return over
+
+
 def _connect(given: argparse.Namespace) -> None:
     """Joins the other processes, when there are any; before anything uses jax."""
     three = (given.coordinator, given.processes, given.process)

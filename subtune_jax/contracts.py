@@ -8,6 +8,7 @@ Axis letters, everywhere: B batch, H W image, L tokens, D width, C classes,
 N examples, n parameters, k selected parameters.
 """
 
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -82,6 +83,9 @@ class Backbone(NamedTuple):
         `training` normalise by the statistics of the batch (weighted by `weight`
         `[B]`, over all devices of `axis_name`) and update the running ones; all
         others run in evaluation mode.
+      alike: block -> the first block that is the same function of its own parameters,
+        its statistics and its input, so that both run the same compiled program. A
+        block that is missing is like no other.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Backbone(NamedTuple):
     init: Callable[[jax.Array, int], Variables]
     load: Callable[[], Variables]
     apply: Callable[..., tuple[jax.Array, Params]]
+    alike: Mapping[str, str] = types.MappingProxyType({})
 
 
 class Evidence(NamedTuple):

@@ -6,8 +6,9 @@ of its gradients are therefore written out here, in forms whose floating-point
 operations XLA counts as what they are; GPU and TPU keep the native form. A 1x1
 convolution is a matrix product everywhere. `benches/efficientnet.py` measures it all.
 
-Padding is XLA's 'SAME'. Kernels are `[k, k, in, out]`, output neurons last. Functions
-with their own gradient have a first derivative only, in reverse mode.
+Padding is XLA's 'SAME' unless it is given, then PyTorch's: as many zeros on each side.
+Kernels are `[k, k, in, out]`, output neurons last. Functions with their own gradient
+have a first derivative only, in reverse mode.
 """
 
 import functools
@@ -25,15 +26,25 @@ THIN = 32  # products an output below which a sum of shifts beats the native for
 HE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def full(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """`[B, H, W, in]`, `[k, k, in, out]` -> `[B, ceil(H/stride), ceil(W/stride), out]`.
+def full(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | None = None
+) -> jax.Array:
+    """`[B, H, W, in]`, `[k, k, in, out]` -> `[B, H', W', out]`; gradients are native.
 
-    The native convolution, but for the stem of a network on a CPU: of three colours
-    the sum of shifted products takes a fifth of its time. Gradients are native.
+    The native convolution, but for two cases. In the stem of a network on a CPU, of
+    three colours, the sum of shifted products takes a fifth of its time. And what is
+    or may be one matrix product is: kernels of one pixel, and outputs smaller than the
+    kernel, for which XLA's CPU backend has a scalar loop, forty times slower.
     """
-    if kernel[..., 0].size > THIN:
-        return _native(x, kernel, stride)
-    return _thin(*_alike(x, kernel), stride)
+    size, pixels = len(kernel), x.shape[1:3]
+    same = lax.padtype_to_pads(pixels, (size, size), (stride, stride), "SAME")
+    around = same if padding is None else [(padding, padding)] * 2
+    if size > 1 and around == same and kernel[..., 0].size <= THIN:
+        return _thin(*_alike(x, kernel), stride)
+    padded = [n + sum(zeros) for n, zeros in zip(pixels, around, strict=True)]
+    small = (min(padded) - size) // stride + 1 < size
+    form = shifted.patches if size == 1 or small else _native
+    return form(x, kernel, stride, around)
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -107,12 +118,12 @@ def _on_platform(cpu, default, stride, *arrays):
     )
 
 
-def _native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _native(x, kernel, stride, around="SAME"):
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        "SAME",
+        around,
         dimension_numbers=LAYOUT,
         feature_group_count=x.shape[-1] // kernel.shape[2],
     )
@@ -130,15 +141,24 @@ class Conv(nnx.Module):
     """`full` with kernel `[k, k, in, out]`, without bias."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, size: int, stride: int = 1, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        size: int,
+        stride: int = 1,
+        padding: int | None = None,
+        rngs: nnx.Rngs,
     ):
         """Draws `kernel` from He's normal distribution."""
         self.kernel = nnx.Param(HE(rngs.params(), (size, size, inputs, outputs)))
         self.stride = stride
+        self.padding = padding
 
     def __call__(self, x: jax.Array, scale: jax.Array | float = 1.0) -> jax.Array:
         """`[B, H, W, in]` -> `[B, H', W', out]`, times `scale` `[out]`."""
-        return full(x, (self.kernel[...] * scale).astype(x.dtype), self.stride)
+        kernel = (self.kernel[...] * scale).astype(x.dtype)
+        return full(x, kernel, self.stride, self.padding)
 
 
 class PointwiseConv(Conv):

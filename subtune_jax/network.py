@@ -71,7 +71,14 @@ def chain(
         return x, moved
 
     return Backbone(
-        name, order, input_shape, normalize, init, lambda: load(shapes), apply
+        name,
+        order,
+        input_shape,
+        normalize,
+        init,
+        lambda: load(shapes),
+        apply,
+        _alike(graphs, shapes),
     )
 
 
@@ -80,6 +87,17 @@ def position(order: tuple[str, ...], block: str) -> int:
     if block not in order:
         raise ValueError(f"no block named {block!r}; {near(block, order)}")
     return order.index(block)
+
+
+def _alike(graphs: Mapping[str, Any], shapes: Variables) -> dict[str, str]:
+    """Block -> the first one of the same graph and the same shapes; no head."""
+    seen: dict[Any, str] = {}
+    alike = {}
+    for block, params in shapes.params.items():
+        arrays = jax.tree.leaves_with_path((params, shapes.stats.get(block, {})))
+        forms = tuple((path, leaf.shape) for path, leaf in arrays)
+        alike[block] = seen.setdefault((graphs[block], forms), block)
+    return alike
 
 
 def _split_all(blocks: Mapping[str, Build], key: jax.Array) -> Variables:

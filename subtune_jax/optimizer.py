@@ -20,7 +20,12 @@ class Optimizer(NamedTuple):
     """What a run optimises with.
 
     Attributes:
-      transform: (steps, blocks) -> transformation over `{path: values}`.
+      transform: (steps, blocks) -> transformation over `{path: values}`: `clip_norm`,
+        then `rule`.
+      rule: the same without clipping. What it does to a leaf depends on that leaf and
+        on `treatment` of its path alone.
+      treatment: (path, blocks) -> (does it decay, factor of its learning rate).
+      clip_norm: bound on the global norm of the gradient; 0 for none.
       schedule: (steps) -> function of the step that gives the learning rate.
       accumulate_steps: pieces a batch is processed in.
       ema: decay of the averaged values, 0 for none.
@@ -29,6 +34,9 @@ class Optimizer(NamedTuple):
     """
 
     transform: Callable[[int, tuple[str, ...]], optax.GradientTransformation]
+    rule: Callable[[int, tuple[str, ...]], optax.GradientTransformation]
+    treatment: Callable[[str, tuple[str, ...]], tuple[bool, float]]
+    clip_norm: float
     schedule: Callable[[int], optax.Schedule]
     accumulate_steps: int
     ema: float
@@ -94,20 +102,35 @@ def make(
             0.0 if warm else peak, peak, warm, max(steps, 1)
         )
 
-    def transform(steps: int, blocks: tuple[str, ...]) -> optax.GradientTransformation:
+    def rule(steps: int, blocks: tuple[str, ...]) -> optax.GradientTransformation:
         decays = optax.add_decayed_weights(weight_decay, _matching(decay))
         core = CORES[name](b1, b2, epsilon, momentum)
-        parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-        if not weight_decay:
-            parts += [core]
-        else:
-            parts += [decays, core] if name == "adam" else [core, decays]
+        parts = [core]
+        if weight_decay:
+            parts = [decays, core] if name == "adam" else [core, decays]
         if layer_decay < 1:
             parts += [_scale_by_depth(layer_decay, blocks)]
         return optax.chain(*parts, optax.scale_by_learning_rate(schedule(steps)))
 
+    def transform(steps: int, blocks: tuple[str, ...]) -> optax.GradientTransformation:
+        if not clip_norm:
+            return rule(steps, blocks)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), rule(steps, blocks))
+
+    def treatment(path: str, blocks: tuple[str, ...]) -> tuple[bool, float]:
+        decays = bool(weight_decay) and bool(re.fullmatch(decay, path))
+        return decays, layer_decay ** _depth(path, blocks)
+
     return Optimizer(
-        transform, schedule, accumulate_steps, ema, probe_steps, probe_learning_rate
+        transform,
+        rule,
+        treatment,
+        clip_norm,
+        schedule,
+        accumulate_steps,
+        ema,
+        probe_steps,
+        probe_learning_rate,
     )
 
 
@@ -124,12 +147,14 @@ def _scale_by_depth(
     decay: float, blocks: tuple[str, ...]
 ) -> optax.GradientTransformation:
     """Multiplies the update of block number i of n by decay ** (n - 1 - i)."""
-    depth = {block: len(blocks) - 1 - i for i, block in enumerate(blocks)}
 
     def update(updates, params=None):
         del params
-        return {
-            path: decay ** depth[path.split("/")[0]] * u for path, u in updates.items()
-        }
+        return {path: decay ** _depth(path, blocks) * u for path, u in updates.items()}
 
     return optax.stateless(update)
+
+
+def _depth(path: str, blocks: tuple[str, ...]) -> int:
+    """How many blocks lie between that of `path` and the last one, the head."""
+    return len(blocks) - 1 - blocks.index(path.split("/")[0])

@@ -15,13 +15,14 @@ from typing import Any
 
 import ml_collections
 
-from subtune_jax import augment, names, optimizer
+from subtune_jax import names
 
 Settings = dict[str, Any]
 
 TOP: Settings = {
     "seed": 0,  # of shuffles, the new head, augmentation and random methods
     "train_examples": 0,  # a stratified subset of the training split; 0 = all
+    "validation_examples": 0,  # likewise of the validation split
     "batch_size": 32,  # global: the examples of one update
     "train_steps": 200,
     "eval_steps": 50,  # validation every so often; 0 = only at the end
@@ -32,7 +33,15 @@ TOP: Settings = {
     "parallel": "auto",  # or "pmap", "shard_map"
 }
 PLUGINS = {"task": "tasks", "backbone": "backbones", "method": "methods"}
-PLAIN = {"optimizer": optimizer.make, "augment": augment.make}
+PLAIN = {  # parts without a name: the module whose `make` they are the arguments of
+    "optimizer": "optimizer",
+    "augment": "augment",
+    "trials": "folds",  # how `profile` and `search` value a candidate
+    "profile": "candidates",
+    "search": "greedy",
+    "finals": "finals",  # what `search` trains on all data at its end
+    "compare": "grid",  # what `compare` runs
+}
 
 
 def read(spec: str, overrides: Mapping[str, str]) -> Settings:
@@ -80,14 +89,34 @@ def complete(given: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def changed(settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> Settings:
+    """`settings` with the keys of `changes` in their places, one after the other.
+
+    A change of a part's `name` drops what was said of the part it replaces.
+
+    Raises:
+      ValueError: an unknown key or plug-in name.
+    """
+    given = dict(settings)
+    for change in changes:
+        for key, value in change.items():
+            if not isinstance(value, Mapping):
+                given[key] = value
+                continue
+            old = given.get(key, {})
+            other = "name" in value and value["name"] != old.get("name")
+            given[key] = {**({} if other else old), **value}
+    return complete(given)
+
+
 def _defaults(part: str, name: str | None) -> Iterator[tuple[str, Any]]:
     """(argument, default) of the part's `make`, name first; None for no default."""
-    make = PLAIN.get(part)
-    if make is None:
+    module = PLAIN.get(part)
+    if module is None:
         names.check(PLUGINS[part], str(name))
         yield "name", name
-        module = importlib.import_module(f"subtune_jax.{PLUGINS[part]}.{name}")
-        make = module.make
+        module = f"{PLUGINS[part]}.{name}"
+    make = importlib.import_module(f"subtune_jax.{module}").make
     for key, parameter in inspect.signature(make).parameters.items():
         empty = parameter.default is inspect.Parameter.empty
         yield key, None if empty else parameter.default

@@ -64,6 +64,8 @@ def prepare(settings: Settings) -> Setup:
     if settings["batch_size"] > len(train.labels):
         given = f"batch_size={settings['batch_size']}"
         raise ValueError(f"{given}; there are {len(train.labels)} training examples")
+    count = settings["validation_examples"]
+    validation = data.subset(task.validation, count, settings["seed"])
     base = _host(backbone.load())
     size = backbone.input_shape[0]
     return Setup(
@@ -77,7 +79,7 @@ def prepare(settings: Settings) -> Setup:
         base=base,
         variables=_with_head(backbone, base, len(task.classes), settings["seed"]),
         train=data.examples(train, size),
-        validation=data.examples(task.validation, size),
+        validation=data.examples(validation, size),
     )
 
 
@@ -116,12 +118,16 @@ def evidence(setup: Setup) -> Evidence:
     return Evidence(params, setup.backbone.blocks, loss_fn, batches, seed)
 
 
+def new_head(backbone: Backbone, classes: int, seed: int) -> Any:
+    """The head of a random network of as many classes, host arrays."""
+    fresh = jax.jit(lambda key: backbone.init(key, classes).params[HEAD])
+    return jax.tree.map(np.asarray, fresh(jax.random.key(seed)))
+
+
 def _with_head(
     backbone: Backbone, base: Variables, classes: int, seed: int
 ) -> Variables:
-    """The base with the head of a random network of as many classes."""
-    fresh = jax.jit(lambda key: backbone.init(key, classes).params[HEAD])
-    head = jax.tree.map(np.asarray, fresh(jax.random.key(seed)))
+    head = new_head(backbone, classes, seed)
     return Variables({**base.params, HEAD: head}, base.stats)
 
 

@@ -7,7 +7,7 @@ would count once). Sums are in float32 or wider. Padding is XLA's 'SAME'.
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,30 @@ def full(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         for channel in range(x.shape[-1])
     ]
     return functools.reduce(operator.add, terms).astype(x.dtype)
+
+
+def patches(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    around: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """`[B, H, W, in]`, `[k, k, in, out]` -> `[B, H', W', out]`: one matrix product.
+
+    For small maps: each pixel is copied to every output that sees it. `around` is how
+    many zeros are before and after H, and before and after W.
+    """
+    padded = jnp.pad(x, ((0, 0), *around, (0, 0)))
+    size, inputs, outputs = kernel.shape[1:]
+    down, right = (pixels - size + 1 for pixels in padded.shape[1:3])
+    seen = [
+        padded[:, i : i + down : stride, j : j + right : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    flat = jnp.concatenate(seen, -1).reshape(-1, size * size * inputs)
+    product = flat @ kernel.reshape(-1, outputs)
+    return product.reshape(*seen[0].shape[:-1], outputs)
 
 
 def once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

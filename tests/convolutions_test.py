@@ -13,15 +13,19 @@ SIZES = [(6, 6), (7, 5), (4, 9), (1, 2)]  # even, odd, mixed, below every kernel
 EXACT = {"rtol": 1e-5, "atol": 1e-5}
 
 
-def draw(size, stride, pixels, inputs=3, outputs=3, kernel_inputs=1, seed=0):
+def draw(
+    size, stride, pixels, inputs=3, outputs=3, kernel_inputs=1, seed=0, padding=None
+):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2, *pixels, inputs))
     kernel = rng.normal(size=(size, size, kernel_inputs, outputs))
     down = [-(-n // stride) for n in pixels]
+    if padding is not None:
+        down = [(n + 2 * padding - size) // stride + 1 for n in pixels]
     return x, kernel, rng.normal(size=(2, *down, outputs))
 
 
-def literal(x, kernel, dy, stride, meets):
+def literal(x, kernel, dy, stride, meets, padding=None):
     """Output and both gradients of a convolution, one product at a time.
 
     Input channel `c` and kernel input `m` reach output `o` for (c, m, o) in `meets`.
@@ -32,6 +36,7 @@ def literal(x, kernel, dy, stride, meets):
         max((out - 1) * stride + size - pixels, 0) // 2
         for out, pixels in zip(dy.shape[1:3], x.shape[1:3], strict=True)
     ]
+    before = before if padding is None else [padding] * 2
     for b, row, column, _ in np.ndindex(dy.shape[:3] + (1,)):
         for i, j in np.ndindex(size, size):
             h, w = row * stride + i - before[0], column * stride + j - before[1]
@@ -76,13 +81,38 @@ def test_thin_full_convolution_is_its_definition(stride, pixels):
         np.testing.assert_allclose(value, truth, **EXACT)
 
 
-def test_wide_full_convolution_is_its_definition():
-    case = draw(3, 2, (5, 4), inputs=4, outputs=2, kernel_inputs=4)
+@pytest.mark.parametrize("pixels", [(5, 4), (6, 5)], ids=str)  # product, native
+def test_wide_full_convolution_is_its_definition(pixels):
+    case = draw(3, 2, pixels, inputs=4, outputs=2, kernel_inputs=4)
     meets = [(c, c, o) for c in range(4) for o in range(2)]
     expected = literal(*case, 2, meets)
     found = with_gradients(lambda x, k: convolutions.full(x, k, 2), *case)
     for value, truth in zip(found, expected, strict=True):
         np.testing.assert_allclose(value, truth, **EXACT)
+
+
+@pytest.mark.parametrize("pixels", [(6, 6), (7, 5), (1, 2), (10, 9)], ids=str)
+@pytest.mark.parametrize(
+    "size, stride, inputs",  # thin, where it is 'SAME', and wide
+    [(1, 2, 4), (3, 1, 3), (3, 1, 4), (3, 2, 3), (3, 2, 4), (5, 2, 4)],
+)
+def test_padding_is_on_both_sides(size, stride, inputs, pixels):
+    padding = size // 2
+    case = draw(size, stride, pixels, inputs, 2, inputs, padding=padding)
+    meets = [(c, c, o) for c in range(inputs) for o in range(2)]
+    expected = literal(*case, stride, meets, padding)
+    found = with_gradients(lambda x, k: convolutions.full(x, k, stride, padding), *case)
+    for value, truth in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, truth, **EXACT)
+
+
+@pytest.mark.parametrize("size, pixels, native", [(3, 4, 0), (3, 5, 1), (1, 6, 0)])
+def test_one_pixel_and_maps_below_the_kernel_are_matrix_products(size, pixels, native):
+    x, kernel = jnp.zeros((1, pixels, pixels, 4)), jnp.zeros((size, size, 4, 2))
+    form = jax.make_jaxpr(lambda x, k: convolutions.full(x, k, 2, size // 2))
+    text = str(form(x, kernel))
+    assert text.count("conv_general_dilated[") == native
+    assert text.count("dot_general[") == 1 - native
 
 
 def test_pointwise_is_a_full_convolution():

@@ -1,0 +1,62 @@
+r"""SubTuning on real tasks: profiles, greedy searches, and what they must beat.
+
+    subtune compare --config=configs/subtuning_study.py --workdir=results/subtuning
+
+Two tasks x two networks x three seeds, 1,000 training examples (700 and 300 for
+validation), small images and short trainings so that two CPU cores finish.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Every profile and search, and the final trainings."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.task = dict(name="elpv", fractions=(0.6, 0.15, 0.25))
+    config.backbone = dict(
+        name="efficientnet_lite0", weights="efficientnet_lite0", image_size=64
+    )
+    config.method = dict(name="head")  # of `train`; searches have their own sets
+
+    config.train_examples = 700
+    config.validation_examples = 280
+    config.batch_size = 32
+    config.train_steps = 80
+    config.optimizer = dict(
+        name="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        warmup_steps=8,
+        clip_norm=1.0,
+        probe_steps=200,
+        probe_learning_rate=3e-3,
+    )
+    config.search = dict(direction="forward", rule="paper", epsilon=0.005)
+    config.finals = dict(
+        rows=(
+            "selected",
+            "head",
+            "full",
+            "lp_ft",
+            "blocks_only",
+            "random_blocks",
+            "selected_then_full",
+        ),
+        rates=(0.3, 1.0, 3.0),
+    )
+    vit = dict(name="vit", variant="S/14", weights="vit_s14", image_size=42)
+    slower = dict(learning_rate=1e-4)
+    config.compare = dict(
+        tasks=dict(elpv={}, emoji=dict(task=dict(name="emoji"))),
+        networks=dict(
+            efficientnet_lite0={},
+            vit_s14=dict(backbone=vit, optimizer=slower, batch_size=16),
+        ),
+        seeds=(0, 1, 2),
+        profiles={},
+        searches=dict(trials=dict(folds=3, halving=4)),
+        sizes=(200,),
+    )
+    return config

@@ -1,0 +1,105 @@
+"""The grid of a comparison: which runs there are, and what each of them is set to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Change = Mapping[str, Any]
+
+
+class Options(NamedTuple):
+    """What is compared; see `make`."""
+
+    tasks: Mapping[str, Change]
+    networks: Mapping[str, Change]
+    methods: Mapping[str, Change]
+    seeds: tuple[int, ...]
+    profiles: Change | None
+    searches: Change | None
+    sizes: tuple[int, ...]
+
+
+def make(
+    tasks: Mapping[str, Change] | None = None,
+    networks: Mapping[str, Change] | None = None,
+    methods: Mapping[str, Change] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    profiles: Change | None = None,
+    searches: Change | None = None,
+    sizes: Sequence[int] = (),
+) -> Options:
+    """Options of a comparison; a change is a dict of config keys, parts included.
+
+    Args:
+      tasks: label -> change of the config; None for the config's own task.
+      networks: label -> change, likewise.
+      methods: label -> change, a training for every seed.
+      seeds: of trainings and searches.
+      profiles: change for a profile of every task and network, over all seeds; None
+        for no profiles.
+      searches: change for a search of every task, network and seed; None for none.
+        The first seed's has all `finals`, repeated for every seed; the others train
+        what they selected.
+      sizes: of further searches with the first seed: numbers of training and
+        validation examples together, seven to three.
+
+    Raises:
+      ValueError: no seeds.
+    """
+    if not seeds:
+        raise ValueError("compare.seeds=(); at least one is needed")
+    return Options(
+        tasks or {"": {}}, networks or {"": {}}, methods or {}, tuple(seeds),
+        profiles, searches, tuple(sizes),
+    )  # fmt: skip
+
+
+class Job(NamedTuple):
+    """One run: its command, its folder, its place in the grid, its changes."""
+
+    command: str
+    folder: str
+    task: str
+    network: str
+    method: str
+    seed: int
+    changes: tuple[Change, ...]
+
+
+def jobs(options: Options) -> Iterator[Job]:
+    """All runs, the cheap ones to look at first."""
+    first, count = options.seeds[0], len(options.seeds)
+    for task, on in options.tasks.items():
+        for network, of in options.networks.items():
+            where = "_".join(part for part in (task, network) if part) or "all"
+
+            def job(
+                command: str, name: str, method: str, seed: int, *more: Change,
+                task: str = task, network: str = network, where: str = where,
+                both: tuple[Change, Change] = (on, of),
+            ) -> Job:  # fmt: skip
+                changes = (*both, *more, {"seed": seed})
+                return Job(
+                    command, f"{where}/{name}", task, network, method, seed, changes
+                )
+
+            if options.profiles is not None:
+                more = {"trials": {"seeds": count}}
+                yield job("profile", "profile", "", first, options.profiles, more)
+            if options.searches is not None:
+                for seed in options.seeds:
+                    more = {"finals": {"repeats": count} if seed == first else ONE}
+                    name = f"search{seed}"
+                    yield job("search", name, "", seed, options.searches, more)
+                for size in options.sizes:
+                    counts = {"validation_examples": size * 3 // 10}
+                    counts["train_examples"] = size - size * 3 // 10
+                    more = {**counts, "finals": FEW}
+                    name = f"examples{size}"
+                    yield job("search", name, "", first, options.searches, more)
+            for method, change in options.methods.items():
+                for seed in options.seeds:
+                    yield job("train", f"{method}{seed}", method, seed, change)
+
+
+ONE = {"rows": ("selected",), "repeats": 1}
+FEW = {"rows": ("selected", "head", "full"), "repeats": 1}

@@ -1,0 +1,96 @@
+"""Questions to a server: all images to all tasks, or each image to its own."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from subtune_jax.multitask import program
+from subtune_jax.multitask.layout import Server
+from subtune_jax.multitask.stacks import BASE
+from subtune_jax.names import near
+
+
+def everything(
+    server: Server, images: np.ndarray, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """What each task answers to all images: name -> logits `[B, C]`.
+
+    Args:
+      server: the tasks.
+      images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`.
+      names: the tasks to ask, all by default; `"base"` for the features `[B, D]`.
+
+    Raises:
+      ValueError: an unknown name, or images of another kind.
+    """
+    wanted = list(server.tasks if names is None else names)
+    refuse_unknown(wanted, [*server.tasks, BASE])
+    _refuse_images(server, images)
+    return _answers(server, images, dict.fromkeys(wanted, np.arange(len(images))))
+
+
+def mixed(server: Server, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+    """What each image's own task answers: logits `[C]`, in the order of the images.
+
+    Args:
+      server: the tasks.
+      images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`.
+      names: the task of each image; `"base"` for the features `[D]`.
+
+    Raises:
+      ValueError: an unknown name, images of another kind, or not one name for each.
+    """
+    refuse_unknown(names, [*server.tasks, BASE])
+    _refuse_images(server, images)
+    if len(names) != len(images):
+        raise ValueError(f"{len(names)} names; there are {len(images)} images")
+    rows = {name: np.flatnonzero(np.equal(names, name)) for name in set(names)}
+    answers = _answers(server, images, rows)
+    turns = {name: iter(each) for name, each in answers.items()}
+    return [next(turns[name]) for name in names]
+
+
+def refuse_unknown(names: Sequence[str], known: Collection[str]) -> None:
+    """Refuses, by ValueError, a name that is not `known`."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no task named {name!r}; {near(name, known)}")
+
+
+def _answers(
+    server: Server, images: np.ndarray, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Name -> answers for its rows, in their order, which rises."""
+    batch = server.layout.sizes.batch
+    parts = []
+    for first in range(0, max(len(images), 1), batch):  # no images: answers of no rows
+        inside = {n: r[(r >= first) & (r < first + batch)] for n, r in rows.items()}
+        own = {name: each - first for name, each in inside.items()}
+        parts.append(_batch(server, images[first : first + batch], own))
+    return {name: np.concatenate([part[name] for part in parts]) for name in rows}
+
+
+def _batch(
+    server: Server, images: np.ndarray, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    sizes = server.layout.sizes
+    size = sizes.tile
+    while size < len(images):
+        size = min(2 * size, sizes.batch)
+    padded = np.zeros((size, *images.shape[1:]), np.uint8)
+    padded[: len(images)] = images
+    tiles, places = program.plan(server, rows, size)
+    given = server.base, server.stacks.leaves, padded, tiles
+    logits, features = map(np.asarray, server.layout.answer(*given))
+    found = {BASE: features[rows[BASE]]} if BASE in rows else {}
+    for name, where in places.items():
+        flat = logits[where].reshape(-1, sizes.classes)
+        found[name] = flat[: len(rows[name]), : server.tasks[name].classes]
+    return found
+
+
+def _refuse_images(server: Server, images: np.ndarray) -> None:
+    shape = server.layout.backbone.input_shape
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        given = f"images are {images.dtype} {list(images.shape)}"
+        raise ValueError(f"{given}; there are uint8 [B, {', '.join(map(str, shape))}]")

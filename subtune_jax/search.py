@@ -1,0 +1,131 @@
+"""Greedy SubTuning: which blocks should be trained? Then trains them, and what to beat.
+
+    subtune search --config=configs/search_elpv.py --workdir=runs/search
+
+Writes `search.json` and `search.png`, and a journal: the same command on the same
+workdir resumes and repeats no finished trial. Candidates are valued on folds or on the
+validation split; the test split is read once, at the end, for the final trainings.
+`subtune train` makes a delta of what was found, with
+`--config.method.name=blocks --config.method.names="('block03','block09')"`.
+
+Source: Kaplun et al., arXiv:2302.06354; see `greedy` for the rules.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from subtune_jax import (
+    commands,
+    finals,
+    folds,
+    greedy,
+    journal,
+    prices,
+    profile,
+    setup,
+    trees,
+    trials,
+    valued,
+    workdir,
+)
+from subtune_jax.greedy import Options, Outcome
+from subtune_jax.masks import find
+from subtune_jax.report import searches
+from subtune_jax.settings import Settings
+from subtune_jax.setup import Setup
+from subtune_jax.valued import Set, Valued
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parse = commands.parser("search", "which blocks should be trained? greedy search")
+    return commands.run(parse, lambda s, given: run(s, given.workdir), argv)
+
+
+def run(settings: Settings, folder: Path) -> Path:
+    """Runs or resumes the search of `folder`; the path of its `search.json`.
+
+    Raises:
+      ValueError: an input is wrong; nothing was written.
+    """
+    options = greedy.make(**settings["search"])
+    last = finals.make(**settings["finals"])
+    workdir.check(folder, settings)
+    made = setup.prepare(settings)
+    items = choices(made, options)
+    record = journal.read(folder)
+    tried = trials.open_trials(made, folds.make(**settings["trials"]), folder)
+    workdir.claim(folder, settings)
+    say = commands.progress()
+    value = Valued(
+        tried, record, settings["trials"]["halving"],
+        lambda one: trials.candidate(tried, one), say,
+    )  # fmt: skip
+    rows: list[dict[Set, dict[str, Any]]] = []
+
+    def values(sets: Sequence[Set]) -> Mapping[Set, float]:
+        found = valued.values(value, sets)
+        rows.append({one: valued.row(value, one) for one in sets})
+        return found
+
+    price = prices.pricer(made, lambda one: trials.candidate(tried, one).trained)
+    outcome = greedy.search(items, values, options, price)
+    content = profile.head(made, "search") | {"items": items}
+    content |= _report(outcome, options, rows)
+    content["cost"] = valued.cost(record)
+    chosen = trials.candidate(tried, outcome.selected)
+    wanted = finals.plan(tried, last.rows, chosen, profile.own_blocks(made))
+    if last.repeats:
+        found = finals.run(tried, record, wanted, last, folder, say)
+        content["final"] = {"split": "test", "rows": found}
+    path = workdir.write_json(folder / "search.json", content)
+    (folder / "search.png").write_bytes(searches.search(content))
+    return path
+
+
+def choices(made: Setup, options: Options) -> list[str]:
+    """The blocks, or the arrays, to choose among, in the order of the network.
+
+    Raises:
+      ValueError: `among` matches none.
+    """
+    blocks = profile.own_blocks(made)
+    if options.granularity == "blocks":
+        known = {block: 0 for block in blocks}
+    else:
+        flat = trees.flatten(made.base.params)
+        owner = {path: blocks.index(path.split("/")[0]) for path in flat}
+        known = dict(sorted(owner.items(), key=lambda item: item[1]))
+    found = find(known, options.among)
+    return [name for name in known if name in found]
+
+
+def _report(
+    outcome: Outcome, options: Options, rows: list[dict[Set, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The outcome as JSON, each set with what is on record of it."""
+    first, *rest = rows
+    return {
+        "direction": options.direction,
+        "rule": options.rule,
+        "epsilon": options.epsilon,
+        "start": first[outcome.start],
+        "rounds": [
+            {
+                "candidates": list(known.values()),
+                "chosen": list(turn["chosen"]),
+                "value": turn["value"],
+                "kept": turn["kept"],
+            }
+            for turn, known in zip(outcome.rounds, rest, strict=True)
+        ],
+        "selected": list(outcome.selected),
+        "value": outcome.value,
+        "stop": outcome.stop,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

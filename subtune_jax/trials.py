@@ -1,0 +1,158 @@
+"""Trials: how good is it to train these blocks? Short trainings that share their work.
+
+A candidate is a set of leaves of the base; the head is trained with any. Each fold is
+a seed, examples to train on and others to be valued on; test examples are never here.
+With the same settings a trial is the training that `train` does, to float noise: the
+same batches, head, optimiser and schedule.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from subtune_jax import folds as folds_
+from subtune_jax import pieces, setup, training, trees, trunk
+from subtune_jax.course import Candidate, Course, State
+from subtune_jax.data import Examples
+from subtune_jax.folds import Fold
+from subtune_jax.setup import Setup
+
+GIB = 1 << 30
+
+
+class Trials(NamedTuple):
+    """A setup that candidates are tried on.
+
+    Attributes:
+      made: the setup.
+      course: how a trial is trained: network, data, optimiser.
+      folds: what each candidate is trained and valued on.
+      states: of trials that were stopped on the way: (candidate, fold) -> state.
+    """
+
+    made: Setup
+    course: Course
+    folds: tuple[Fold, ...]
+    states: dict[tuple[Candidate, int], State]
+
+
+class Value(NamedTuple):
+    """What a trial gave, and what it took since it was last left.
+
+    Attributes:
+      value: the metric on the held-out examples.
+      steps: done in all.
+      trained: of these now.
+      step_flops: floating-point operations of one of them.
+      flops: of all that was done now, valuing included.
+      seconds: likewise, compilation included.
+    """
+
+    value: float
+    steps: int
+    trained: int
+    step_flops: float
+    flops: float
+    seconds: float
+
+
+def open_trials(
+    made: Setup, options: folds_.Options, parent: Path | None = None
+) -> Trials:
+    """Trials on the examples of `made`; large activations go below `parent`.
+
+    Raises:
+      ValueError: there are several processes, or fewer examples than folds or a batch.
+    """
+    if jax.process_count() > 1:
+        given = f"{jax.process_count()} processes"
+        raise ValueError(f"trials run in one process; there are {given}")
+    first = made.settings["seed"]
+    seeds = list(range(first, first + options.seeds))
+    labels = made.train.labels, made.validation.labels
+    cut = folds_.cut(*labels, options.folds, seeds)
+    size, smallest = made.settings["batch_size"], min(len(f.train) for f in cut)
+    if size > smallest:
+        raise ValueError(f"batch_size={size}; a fold has {smallest} training examples")
+    parts = pieces.make(made.backbone, made.task.loss, setup.dtype(made), made.devices)
+    params, stats = made.variables
+    base = {b: pieces.own(parts, params, stats, b) for b in made.backbone.blocks}
+    bounds = int(options.memory_gib * GIB), int(options.disk_gib * GIB)
+    images, rows = join(made.train, made.validation), setup.batch_rows(made)
+    if parent is not None:
+        trunk.clear(parent)
+    below = trunk.make(parts, base, images, rows, bounds, parent)
+    steps = made.settings["train_steps"]
+    return Trials(made, Course(made, below, made.optimizer, steps, {}), cut, {})
+
+
+def join(a: Examples, b: Examples) -> Examples:
+    """The examples of `a`, then those of `b`."""
+    count = len(a.labels)
+
+    def read(where: np.ndarray) -> np.ndarray:
+        where = np.asarray(where)
+        first, found = where < count, {}
+        for part, chosen, shift in ((a, first, 0), (b, ~first, count)):
+            if chosen.any():
+                found[id(part)] = chosen, part.read(where[chosen] - shift)
+        shape = next(iter(found.values()))[1]
+        out = np.empty((len(where), *shape.shape[1:]), shape.dtype)
+        for chosen, inputs in found.values():
+            out[chosen] = inputs
+        return out
+
+    return Examples(np.concatenate([a.labels, b.labels]), None, read)
+
+
+def candidate(
+    trials: Trials, trained: Iterable[str], fresh: Iterable[str] = ()
+) -> Candidate:
+    """The candidate that trains all of some blocks, or some leaves, given by name.
+
+    Args:
+      trials: of whose network.
+      trained: blocks, or paths of leaves.
+      fresh: blocks that start from random values.
+    """
+    names = set(trained)
+    flat = trees.flatten(trials.made.base.params)
+    chosen = [p for p in flat if p in names or p.split("/")[0] in names]
+    return Candidate(tuple(chosen), tuple(sorted(fresh)))
+
+
+def value(trials: Trials, one: Candidate, number: int, until: int) -> Value:
+    """Trains `one` on fold `number` up to step `until`, from where it was left.
+
+    A trial that has not reached its last step is kept in memory for the next call.
+    """
+    course, fold = trials.course, trials.folds[number]
+    begin, before = time.perf_counter(), spent(trials)
+    state = trials.states.pop((one, number), None)
+    if state is None:
+        state = training.begin(course, one, fold)
+    trained, ahead = until - state.step, spent(trials)
+    state = training.advance(course, one, fold, state, until)
+    step_flops = (spent(trials) - ahead) / max(trained, 1)
+    if until < course.train_steps:
+        trials.states[one, number] = state
+    logits = training.logits(course, one, fold, state, fold.held)
+    labels = course.trunk.images.labels[fold.held]
+    metric = float(trials.made.task.metric(logits, labels))
+    flops, seconds = spent(trials) - before, time.perf_counter() - begin
+    return Value(metric, until, trained, step_flops, flops, seconds)
+
+
+def spent(trials: Trials) -> float:
+    """Floating-point operations so far, as XLA counts those of its programs."""
+    return trials.course.trunk.pieces.spent["flops"]
+
+
+def trainable(trials: Trials, one: Candidate) -> int:
+    """How many elements of the base a candidate trains."""
+    flat = trees.flatten(trials.made.base.params)
+    return sum(int(np.size(flat[path])) for path in one.trained)

@@ -1,0 +1,123 @@
+"""Values of sets: trials whose results are on record, and what they cost.
+
+A set is a tuple of blocks, or of arrays. Its value is the mean over all folds. What the
+journal knows is not trained again.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from subtune_jax import halving as halving_
+from subtune_jax import journal as journals
+from subtune_jax import trials as trials_
+from subtune_jax.course import Candidate
+from subtune_jax.journal import Journal
+from subtune_jax.trials import Trials
+
+FINAL = "final "  # how the keys of final trainings begin
+Set = tuple[str, ...]
+Record = Mapping[str, Any]
+
+
+class Valued(NamedTuple):
+    """Trials with a memory.
+
+    Attributes:
+      trials: that are run.
+      journal: of what has been run.
+      halving: factor of successive halving, 0 for none.
+      candidate: set -> what is trained.
+      say: called with a line for each finished trial of a set.
+    """
+
+    trials: Trials
+    journal: Journal
+    halving: int
+    candidate: Callable[[Set], Candidate]
+    say: Callable[[str], None] = lambda line: None
+
+
+def values(valued: Valued, sets: Sequence[Set]) -> dict[Set, float]:
+    """The value of each set that was trained to the end; with halving, not of all."""
+    last = valued.trials.course.train_steps
+
+    def value(one: Set, until: int) -> float:
+        return _mean(records(valued, one, until))
+
+    reached = halving_.best(sets, value, last, valued.halving)
+    return {one: each.value for one, each in reached.items() if each.steps == last}
+
+
+def records(valued: Valued, one: Set, until: int) -> list[Record]:
+    """One record a fold of the set after `until` steps, trained now where it must."""
+    chosen, found = valued.candidate(one), []
+    for fold in valued.trials.folds:
+        key = _key(chosen, fold.number, until)
+        if key not in valued.journal.records:
+            result = trials_.value(valued.trials, chosen, fold.number, until)
+            journals.write(valued.journal, key, result._asdict())
+            valued.say(f"{_name(one)}: {result.value:.4f} after {until} steps")
+        found.append(valued.journal.records[key])
+    return found
+
+
+def row(valued: Valued, one: Set) -> dict[str, Any]:
+    """What is on record of a set, at the latest step that all of its folds reached.
+
+    Keys: `blocks`, `values` (one a fold), `mean`, `std` (of the sample; 0 for one
+    value), `steps`, `trainable` elements of the base, `step_flops` (mean) and
+    `seconds` in all.
+    """
+    chosen, known = valued.candidate(one), valued.journal.records
+    found: dict[int, list[Record]] = {}
+    for until in sorted({record["steps"] for record in known.values()}):
+        keys = [_key(chosen, fold.number, until) for fold in valued.trials.folds]
+        if all(key in known for key in keys):
+            found[until] = [known[key] for key in keys]
+    last = max(found)
+    return {
+        "blocks": list(one),
+        **summary([each["value"] for each in found[last]]),
+        "steps": last,
+        "trainable": trials_.trainable(valued.trials, chosen),
+        "step_flops": statistics.fmean(each["step_flops"] for each in found[last]),
+        "seconds": sum(each["seconds"] for one in found.values() for each in one),
+    }
+
+
+def cost(journal: Journal) -> dict[str, float]:
+    """The ledger of all trials: `trainings` begun, `train_steps`, `flops`, `seconds`.
+
+    Final trainings, which stand in the same journal, have their own figures.
+    """
+    found = [x for key, x in journal.records.items() if not key.startswith(FINAL)]
+    return {
+        "trainings": sum(each["steps"] == each["trained"] for each in found),
+        "train_steps": sum(each["trained"] for each in found),
+        "flops": sum(each["flops"] for each in found),
+        "seconds": sum(each["seconds"] for each in found),
+    }
+
+
+def summary(numbers: Sequence[float]) -> dict[str, Any]:
+    """`values`, their `mean` and `std`, that of the sample; 0 for one value.
+
+    >>> summary([0.5, 1.0])["mean"]
+    0.75
+    """
+    spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    return {"values": list(numbers), "mean": statistics.fmean(numbers), "std": spread}
+
+
+def _mean(found: Sequence[Record]) -> float:
+    return statistics.fmean(each["value"] for each in found)
+
+
+def _key(one: Candidate, fold: int, until: int) -> str:
+    return json.dumps([list(one.trained), list(one.fresh), fold, until])
+
+
+def _name(one: Set) -> str:
+    return " + ".join(one) or "head"

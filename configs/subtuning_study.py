@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train_examples = 700
     config.validation_examples = 280
     config.batch_size = 32
-    config.train_steps = 80
+    config.train_steps = 48
     config.optimizer = dict(
         name="adamw",
         learning_rate=1e-3,
@@ -40,11 +40,11 @@ def get_config() -> ml_collections.ConfigDict:
             "head",
             "full",
             "lp_ft",
-            "blocks_only",
+            "auto_rgn",
             "random_blocks",
             "selected_then_full",
         ),
-        rates=(0.3, 1.0, 3.0),
+        rates=(1.0, 3.0),
     )
     vit = dict(name="vit", variant="S/14", weights="vit_s14", image_size=42)
     slower = dict(learning_rate=1e-4)

@@ -6,8 +6,6 @@ rate that the validation split chose for it.
 """
 
 import json
-import random
-import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,96 +14,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax import data, journal, optimizer, training, trials, trunk, valued
-from subtune_jax.course import Candidate, Course, State
+from subtune_jax import (
+    data,
+    journal,
+    loop,
+    masks,
+    optimizer,
+    runs,
+    training,
+    trials,
+    trunk,
+    valued,
+)
+from subtune_jax import plan as plans
+from subtune_jax.contenders import Final, Options
+from subtune_jax.contracts import Selection
+from subtune_jax.course import Candidate
 from subtune_jax.folds import Fold
 from subtune_jax.journal import Journal
-from subtune_jax.names import near
+from subtune_jax.network import HEAD
+from subtune_jax.settings import Settings
 from subtune_jax.trials import Trials
-
-REPEATED = r"(block|layer|hidden)\d.*"  # names of the blocks that a network repeats
-ROWS = (
-    "selected",
-    "head",
-    "full",
-    "lp_ft",
-    "blocks_only",
-    "selected_then_full",
-    "random_blocks",
-    "last_blocks",
-)
-
-
-class Options(NamedTuple):
-    """What is trained at the end; see `make`."""
-
-    rows: tuple[str, ...]
-    repeats: int
-    rates: tuple[float, ...]
-
-
-def make(
-    rows: Sequence[str] = ("selected", "head", "full"),
-    repeats: int = 3,
-    rates: Sequence[float] = (1.0,),
-) -> Options:
-    """Options of final trainings.
-
-    Args:
-      rows: some of these. `selected`: what the search found; `head`: the linear probe;
-        `full`: true full fine-tuning, stem, embeddings and final norm included, from a
-        new head; `lp_ft`: the same from the linear probe's head (arXiv:2202.10054; as
-        `full` where the optimiser has no probe steps); `blocks_only`: what SubTuning's
-        released code calls fine-tuning, the repeated blocks alone;
-        `selected_then_full`: `selected`, then `full` from there, as many steps again;
-        `random_blocks`, `last_blocks`: as many blocks as were selected, one at least.
-      repeats: trainings of each row, from another head and in another order; 0: none.
-      rates: factors of the optimiser's learning rate that are tried for each row on
-        the first fold; the best is used, the first one on a tie.
-
-    Raises:
-      ValueError: an unknown row, or a number out of its range.
-    """
-    for name in rows:
-        if name not in ROWS:
-            raise ValueError(f"no final row named {name!r}; {near(name, ROWS)}")
-    if repeats < 0:
-        raise ValueError(f"finals.repeats={repeats}; it must be 0 or more")
-    if not rates or min(rates) <= 0:
-        raise ValueError(f"finals.rates={tuple(rates)}; one or more positive factors")
-    return Options(tuple(rows), repeats, tuple(rates))
-
-
-class Final(NamedTuple):
-    """A row: its stages, one candidate each, and the head it starts from."""
-
-    name: str
-    stages: tuple[Candidate, ...]
-    probed: bool = True
-
-
-def plan(
-    tried: Trials, rows: Sequence[str], selected: Candidate, blocks: Sequence[str]
-) -> list[Final]:
-    """The rows as candidates; `blocks` are those below the head with parameters."""
-
-    def of(names: Sequence[str]) -> Candidate:
-        return trials.candidate(tried, names)
-
-    repeated = [b for b in blocks if re.fullmatch(REPEATED, b)] or blocks
-    count = max(len({path.split("/")[0] for path in selected.trained}), 1)
-    some = random.Random(tried.made.settings["seed"]).sample(list(blocks), count)
-    stages: dict[str, tuple[Candidate, ...]] = {
-        "selected": (selected,),
-        "head": (Candidate(),),
-        "full": (of(blocks),),
-        "lp_ft": (of(blocks),),
-        "blocks_only": (of(repeated),),
-        "selected_then_full": (selected, of(blocks)),
-        "random_blocks": (of(some),),
-        "last_blocks": (of(blocks[-count:]),),
-    }
-    return [Final(name, stages[name], probed=name != "full") for name in rows]
+from subtune_jax.trunk import Trunk
 
 
 def run(
@@ -124,7 +54,7 @@ def run(
     begin, first = tried.made.settings["seed"], len(tried.folds)
     seeds = range(begin, begin + options.repeats)
     folds = [Fold(first + n, seed, pool, pool[:0]) for n, seed in enumerate(seeds)]
-    chosen = _optimizers(tried, options.rates)
+    chosen = {rate: _optimizer(tried, rate) for rate in options.rates}
     trained: dict[str, _Trained] = {}
     rates: dict[str, float] = {}
     for one in wanted:
@@ -132,7 +62,7 @@ def run(
         for fold in folds:
             key = _key(one, fold, rates[one.name])
             if key not in record.records:
-                trained[key] = _train(tried, one, fold, chosen[rates[one.name]])
+                trained[key] = _train(tried, one, fold, rates[one.name], chosen)
                 say(f"{one.name}: trained on all, seed {fold.seed}")
     if trained:
         _evaluate(tried, record, trained, folder)
@@ -140,26 +70,24 @@ def run(
 
 
 class _Trained(NamedTuple):
-    """A network that waits to be tested: how to run it, and what training it took."""
+    """A network that waits to be tested, and what its training took.
 
-    course: Course
-    last: Candidate
-    fold: Fold
-    state: State
+    Attributes:
+      logits: (trunk, places among its examples) -> logits.
+    """
+
+    logits: Callable[[Trunk, np.ndarray], np.ndarray]
     steps: int
     flops: float
     seconds: float
 
 
-def _optimizers(
-    tried: Trials, rates: Sequence[float]
-) -> dict[float, optimizer.Optimizer]:
-    settings = tried.made.settings["optimizer"]
-    peak = settings["learning_rate"]
-    return {
-        rate: optimizer.make(**{**settings, "learning_rate": rate * peak})
-        for rate in rates
-    }
+def _optimizer(tried: Trials, rate: float, rgn_steps: int = 0) -> optimizer.Optimizer:
+    """The setup's optimiser at `rate` times its learning rate."""
+    given: Settings = tried.made.settings["optimizer"]
+    changed: Settings = {**given, "rgn_steps": rgn_steps}
+    changed["learning_rate"] = rate * given["learning_rate"]
+    return optimizer.make(**changed)
 
 
 def _best_rate(
@@ -174,23 +102,23 @@ def _best_rate(
     fold, made = tried.folds[0], tried.made
     labels = tried.course.trunk.images.labels[fold.held]
     found = {}
-    for rate, rule in chosen.items():
+    for rate in chosen:
         key = _key(one, fold, rate)
         if key not in record.records:
-            done = _train(tried, one, fold, rule)
-            logits = training.logits(
-                done.course, done.last, fold, done.state, fold.held
-            )
+            done = _train(tried, one, fold, rate, chosen)
+            logits = done.logits(tried.course.trunk, fold.held)
             journal.write(record, key, _told(done, made.task.metric(logits, labels)))
         found[rate] = record.records[key]["value"]
     return max(found, key=lambda rate: found[rate])
 
 
 def _train(
-    tried: Trials, one: Final, fold: Fold, rule: optimizer.Optimizer
+    tried: Trials, one: Final, fold: Fold, rate: float, chosen: Mapping[float, Any]
 ) -> _Trained:
+    if one.relative:
+        return _train_relative(tried, one, fold, rate)
     begin, before = time.perf_counter(), trials.spent(tried)
-    course = tried.course._replace(optimizer=rule)
+    course = tried.course._replace(optimizer=chosen[rate])
     if not one.probed:
         plain = tried.made.optimizer._replace(probe_steps=0)
         made = tried.made._replace(optimizer=plain)
@@ -202,9 +130,44 @@ def _train(
     if state is None:
         raise ValueError(f"final row {one.name!r} has no stages; it needs one")
     flops, seconds = trials.spent(tried) - before, time.perf_counter() - begin
-    state = state._replace(moments={})  # as large as all that is trained, twice
-    steps = course.train_steps * len(one.stages)
-    return _Trained(course, last, fold, state, steps, flops, seconds)
+    ended = state._replace(moments={})  # as large as all that is trained, twice
+
+    def logits(below: Trunk, where: np.ndarray) -> np.ndarray:
+        there = course._replace(trunk=below)
+        return training.logits(there, last, fold, ended, where)
+
+    return _Trained(logits, course.train_steps * len(one.stages), flops, seconds)
+
+
+def _train_relative(tried: Trials, one: Final, fold: Fold, rate: float) -> _Trained:
+    """By the steps of `train`: a rule that looks at all arrays has no pieces."""
+    begin, course, made = time.perf_counter(), tried.course, tried.made
+    size, count = made.settings["batch_size"], len(fold.train)
+    chosen = _optimizer(tried, rate, rgn_steps=max(1, count // size))
+    head = training.begin(course, Candidate(), fold).values[HEAD]
+    values = {f"{HEAD}/{path}": np.asarray(leaf) for path, leaf in head.items()}
+    own = made._replace(
+        train=_part(course.trunk.images, fold.train),
+        settings={**made.settings, "seed": fold.seed},
+    )
+    chosen_mask = masks.fill(
+        made.variables.params, dict.fromkeys(one.stages[0].trained, np.True_)
+    )
+    plan = plans.make(made.variables, made.backbone.blocks, Selection(chosen_mask))
+    ready = runs.assemble(own, plan, chosen, course.train_steps, values=values)
+    steps = course.train_steps
+    state, _ = loop.fit(ready.trainer, ready.state, 0, steps, lambda done, m: None)
+
+    def logits(below: Trunk, where: np.ndarray) -> np.ndarray:
+        return runs.logits(ready, state, _part(below.images, where))
+
+    seconds = time.perf_counter() - begin
+    return _Trained(logits, steps, ready.trainer.flops * steps, seconds)
+
+
+def _part(images: data.Examples, where: np.ndarray) -> data.Examples:
+    """The examples `where`, in memory."""
+    return data.resident(images.read(where), images.labels[where])
 
 
 def _evaluate(
@@ -216,8 +179,7 @@ def _evaluate(
     below = trunk.make(old.pieces, old.base, test, old.rows, old.bounds, folder)
     everything = np.arange(len(test.labels))
     for key, done in trained.items():
-        course = done.course._replace(trunk=below)
-        logits = training.logits(course, done.last, done.fold, done.state, everything)
+        logits = done.logits(below, everything)
         journal.write(record, key, _told(done, made.task.metric(logits, test.labels)))
 
 
@@ -253,4 +215,5 @@ def _row(
 
 def _key(one: Final, fold: Fold, rate: float) -> str:
     stages = json.dumps([stage.trained for stage in one.stages])
-    return f"{valued.FINAL}{fold.number} {fold.seed} {rate} {one.probed}: {stages}"
+    how = f"{one.probed} {one.relative}"
+    return f"{valued.FINAL}{fold.number} {fold.seed} {rate} {how}: {stages}"

@@ -122,14 +122,19 @@ def search(
     Raises:
       ValueError: the head alone is above a limit; nothing was valued.
     """
-    if not fits((), options, cost):
-        given = f"search.max_flops={options.max_flops:g}"
-        raise ValueError(f"{given}; the head alone takes {cost(())['flops']:g}")
+    check(options, cost)
     options, start, value = _start(tuple(items), values, options, cost)
     outcome = Outcome(start, value, [], start, value, "")
     while not outcome.stop:
         outcome = _round(outcome, tuple(items), values, options, cost)
     return outcome
+
+
+def check(options: Options, cost: Cost) -> None:
+    """Refuses, by ValueError, a limit that the head alone is above."""
+    if not fits((), options, cost):
+        given = f"search.max_flops={options.max_flops:g}"
+        raise ValueError(f"{given}; the head alone takes {cost(())['flops']:g}")
 
 
 def fits(chosen: Set, options: Options, cost: Cost) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from subtune_jax import auto_rgn
 from subtune_jax.names import near
 
 CORES: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -23,10 +24,11 @@ class Optimizer(NamedTuple):
       transform: (steps, blocks) -> transformation over `{path: values}`: `clip_norm`,
         then `rule`.
       rule: the same without clipping. What it does to a leaf depends on that leaf and
-        on `treatment` of its path alone.
+        on `treatment` of its path alone, but with Auto-RGN.
       treatment: (path, blocks) -> (does it decay, factor of its learning rate).
       clip_norm: bound on the global norm of the gradient; 0 for none.
       schedule: (steps) -> function of the step that gives the learning rate.
+      rgn_steps: period of Auto-RGN, 0 for none: a rule that looks at all leaves.
       accumulate_steps: pieces a batch is processed in.
       ema: decay of the averaged values, 0 for none.
       probe_steps: steps of linear probing before the rest joins in (LP-FT).
@@ -37,6 +39,7 @@ class Optimizer(NamedTuple):
     rule: Callable[[int, tuple[str, ...]], optax.GradientTransformation]
     treatment: Callable[[str, tuple[str, ...]], tuple[bool, float]]
     clip_norm: float
+    rgn_steps: int
     schedule: Callable[[int], optax.Schedule]
     accumulate_steps: int
     ema: float
@@ -54,6 +57,7 @@ def make(
     accumulate_steps: int = 1,
     ema: float = 0.0,
     layer_decay: float = 1.0,
+    rgn_steps: int = 0,
     probe_steps: int = 0,
     probe_learning_rate: float = 1e-2,
     b1: float = 0.9,
@@ -76,6 +80,9 @@ def make(
       ema: decay of an average of the selected values that evaluation uses; 0: none.
       layer_decay: the rate of a block is multiplied by this once for every block
         between it and the head, in (0, 1].
+      rgn_steps: Auto-RGN (arXiv:2210.11466): every so many steps, an epoch's, the
+        rate of each array is set by its gradient's norm beside its own, see
+        `auto_rgn`; 0 for one rate.
       probe_steps: LP-FT (arXiv 2202.10054): so many steps of the head alone come
         first, with moments of their own.
       probe_learning_rate: peak of those steps.
@@ -93,7 +100,8 @@ def make(
     _check("accumulate_steps", accumulate_steps, accumulate_steps >= 1, "1 or more")
     _check("ema", ema, 0 <= ema < 1, "in [0, 1)")
     _check("layer_decay", layer_decay, 0 < layer_decay <= 1, "in (0, 1]")
-    for key, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm)):
+    least = {"weight_decay": weight_decay, "clip_norm": clip_norm}
+    for key, value in {**least, "rgn_steps": rgn_steps}.items():
         _check(key, value, value >= 0, "0 or more")
 
     def schedule(steps: int, peak: float = learning_rate) -> optax.Schedule:
@@ -108,6 +116,8 @@ def make(
         parts = [core]
         if weight_decay:
             parts = [decays, core] if name == "adam" else [core, decays]
+        if rgn_steps:
+            parts = [auto_rgn.auto_rgn(optax.chain(*parts), rgn_steps)]
         if layer_decay < 1:
             parts += [_scale_by_depth(layer_decay, blocks)]
         return optax.chain(*parts, optax.scale_by_learning_rate(schedule(steps)))
@@ -126,6 +136,7 @@ def make(
         rule,
         treatment,
         clip_norm,
+        rgn_steps,
         schedule,
         accumulate_steps,
         ema,

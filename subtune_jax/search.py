@@ -18,6 +18,7 @@ from typing import Any
 
 from subtune_jax import (
     commands,
+    contenders,
     finals,
     folds,
     greedy,
@@ -51,12 +52,14 @@ def run(settings: Settings, folder: Path) -> Path:
       ValueError: an input is wrong; nothing was written.
     """
     options = greedy.make(**settings["search"])
-    last = finals.make(**settings["finals"])
+    last = contenders.make(**settings["finals"])
     workdir.check(folder, settings)
     made = setup.prepare(settings)
     items = choices(made, options)
     record = journal.read(folder)
     tried = trials.open_trials(made, folds.make(**settings["trials"]), folder)
+    price = prices.pricer(made, lambda one: trials.candidate(tried, one).trained)
+    greedy.check(options, price)
     workdir.claim(folder, settings)
     say = commands.progress()
     value = Valued(
@@ -70,13 +73,12 @@ def run(settings: Settings, folder: Path) -> Path:
         rows.append({one: valued.row(value, one) for one in sets})
         return found
 
-    price = prices.pricer(made, lambda one: trials.candidate(tried, one).trained)
     outcome = greedy.search(items, values, options, price)
     content = profile.head(made, "search") | {"items": items}
     content |= _report(outcome, options, rows)
     content["cost"] = valued.cost(record)
     chosen = trials.candidate(tried, outcome.selected)
-    wanted = finals.plan(tried, last.rows, chosen, profile.own_blocks(made))
+    wanted = contenders.plan(tried, last.rows, chosen, profile.own_blocks(made))
     if last.repeats:
         found = finals.run(tried, record, wanted, last, folder, say)
         content["final"] = {"split": "test", "rows": found}

@@ -39,7 +39,7 @@ PLAIN = {  # parts without a name: the module whose `make` they are the argument
     "trials": "folds",  # how `profile` and `search` value a candidate
     "profile": "candidates",
     "search": "greedy",
-    "finals": "finals",  # what `search` trains on all data at its end
+    "finals": "contenders",  # what `search` trains on all data at its end
     "compare": "grid",  # what `compare` runs
 }
 

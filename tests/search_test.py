@@ -11,7 +11,7 @@ from unittest import mock
 import planted
 import pytest
 
-from subtune_jax import compare, finals, journal, search, setup, training, trials
+from subtune_jax import compare, contenders, journal, search, setup, training, trials
 
 CONFIG = """
 import ml_collections
@@ -85,8 +85,25 @@ def test_a_search_holds_what_the_contract_names(config, tmp_path):
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_best_contiguous_run_is_a_search_too(config, tmp_path):
+    more = ["--config.search.direction=contiguous", "--config.search.max_items=2"]
+    code, content = run(config, tmp_path, *more, "--config.finals.repeats=0")
+    assert code == 0
+    (turn,) = content["rounds"]
+    sets = [row["blocks"] for row in turn["candidates"]]
+    assert sets == [[b] for b in BLOCKS] + [BLOCKS[:2], BLOCKS[1:]]
+
+
+def test_a_search_stays_within_its_limits(config, tmp_path):
+    more = ["--config.search.max_parameters=700", "--config.finals.repeats=0"]
+    code, content = run(config, tmp_path, *more)
+    assert code == 0
+    rows = [row for turn in content["rounds"] for row in turn["candidates"]]
+    assert rows and all(row["trainable"] <= 700 for row in rows)
+
+
 def test_the_test_split_is_read_after_every_training_and_once(tmp_path, monkeypatch):
-    rows = finals.ROWS
+    rows = contenders.ROWS
     made = planted.made("hidden02", finals={"rows": rows, "repeats": 2})
     events, advance, plain = [], training.advance, made.task.test.read
     made = made._replace(
@@ -111,7 +128,7 @@ def test_finals_train_what_their_names_say():
     tried = trials.open_trials(made, search.folds.make())
     blocks = search.profile.own_blocks(made)
     chosen = trials.candidate(tried, ["hidden02", "hidden03"])
-    found = {f.name: f for f in finals.plan(tried, finals.ROWS, chosen, blocks)}
+    found = {f.name: f for f in contenders.plan(tried, contenders.ROWS, chosen, blocks)}
 
     def owners(name):
         return [
@@ -135,7 +152,7 @@ def test_blocks_only_leaves_the_ends_of_a_network():
     )
     tried = trials.open_trials(made, search.folds.make())
     blocks = search.profile.own_blocks(made)
-    (only, full) = finals.plan(
+    (only, full) = contenders.plan(
         tried, ("blocks_only", "full"), trials.candidate(tried, []), blocks
     )
     inside = {path.split("/")[0] for path in only.stages[0].trained}
@@ -195,6 +212,8 @@ def test_a_search_killed_at_any_moment_repeats_no_finished_candidate(config, tmp
     [
         (["--config.search.rule=papper"], "did you mean 'paper'"),
         (["--config.search.epsilon=-1.0"], "epsilon=-1.0"),
+        (["--config.search.max_flops=10.0"], "max_flops=10; the head alone takes"),
+        (["--config.optimizer.rgn_steps=3"], "rgn_steps=3"),
         (["--config.search.among=blok.*"], "no path matches 'blok.*'"),
         (["--config.finals.rows=('ful',)"], "did you mean 'full'"),
         (["--config.finals.rates=()"], "finals.rates=()"),

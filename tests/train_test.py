@@ -178,7 +178,7 @@ REFUSED = {
     "unknown key": (["--config.train_step=3"], "did you mean 'train_steps'"),
     "unknown method": (["--config.method.name=gsp"], "no method named 'gsp'"),
     "unknown task": (["--config.task.name=emojy"], "did you mean 'emoji'"),
-    "unknown backbone": (["--config.backbone.name=resnet"], "no backbone named"),
+    "unknown backbone": (["--config.backbone.name=resnte"], "did you mean 'resnet'"),
     "unknown block": (
         ["--config.method.name=blocks", "--config.method.names=('hiden01',)"],
         "'hidden01'",

@@ -46,11 +46,17 @@ def search(content: Mapping[str, Any]) -> bytes:
 
 
 def moves(content: Mapping[str, Any]) -> list[dict[str, Row]]:
-    """For each round of a search: item -> the row of adding or removing it."""
+    """For each round of a search: item -> the row of adding or removing it.
+
+    Of several, as where runs of items are added, the best one that was not stopped.
+    """
     current, found = set(content["start"]["blocks"]), []
     for one in content["rounds"]:
-        differ = [(current ^ set(row["blocks"]), row) for row in one["candidates"]]
-        found.append({item: row for items, row in differ for item in items})
+        options: dict[str, Row] = {}
+        worth = sorted(one["candidates"], key=lambda row: (row["steps"], row["mean"]))
+        for row in worth:
+            options |= dict.fromkeys(current ^ set(row["blocks"]), row)
+        found.append(options)
         current = set(one["chosen"]) if one["kept"] else current
     return found
 
@@ -65,7 +71,8 @@ def path(content: Mapping[str, Any]) -> list[tuple[str, Row, bool]]:
         after = set(one["chosen"])
         sign = "+" if after > before else "−"
         (row,) = [row for row in one["candidates"] if set(row["blocks"]) == after]
-        found.append((f"{sign}{', '.join(after ^ before)}", row, one["kept"]))
+        changed = [item for item in content["items"] if item in after ^ before]
+        found.append((f"{sign}{', '.join(changed)}", row, one["kept"]))
         before = after if one["kept"] else before
     return found
 
@@ -95,8 +102,10 @@ def _rounds(figure: FigureBase, content: Mapping[str, Any], width: float) -> Non
     note = marks.cells(figure, axes, cells, (len(steps), len(items)), scale, beyond)
     words = []
     for at, (what, row, kept) in enumerate(steps):
-        column = items.index(what[1:])
-        marks.outline(axes, at, column, LIGHT.ink, "-" if kept else ":")
+        columns = [items.index(item) for item in what[1:].split(", ")]
+        for column in columns:
+            marks.outline(axes, at, column, LIGHT.ink, "-" if kept else ":")
+        column = sum(columns) / len(columns)
         look = {"marker": "o" if kept else "X", "mfc": LIGHT.paper, "mec": LIGHT.ink}
         axes.plot(column, at, ms=5 if kept else 8, mew=0.8, zorder=5, **look)
         if kept:

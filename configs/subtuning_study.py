@@ -57,6 +57,7 @@ def get_config() -> ml_collections.ConfigDict:
         seeds=(0, 1, 2),
         profiles={},
         searches=dict(trials=dict(folds=3, halving=4)),
+        proxies="all",
         sizes=(200,),
     )
     return config

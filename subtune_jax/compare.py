@@ -22,7 +22,6 @@ from subtune_jax.report import sizes as sizes_
 from subtune_jax.settings import Settings
 
 Row = dict[str, Any]
-RUN = {"profile": profile.run, "search": search.run, "train": train.run}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +48,7 @@ def run(settings: Settings, folder: Path) -> Path:
     say, results = commands.progress(), []
     for number, (job, own) in enumerate(zip(jobs, complete, strict=True), 1):
         say(f"{number} of {len(jobs)}: {job.folder}")
-        path = RUN[job.command](own, folder / job.folder)
+        path = _run(job, own, folder / job.folder, options)
         results.append((job, json.loads(path.read_text())))
     rows = table(results)
     content = {
@@ -57,12 +56,19 @@ def run(settings: Settings, folder: Path) -> Path:
         "profiles": [_profiled(job, r) for job, r in results if "best" in r],
         "config": settings, "versions": outcome.versions(),
     }  # fmt: skip
-    (folder / "compare.md").write_text(markdown(rows))
+    text = markdown(rows) + correlations(content["profiles"])
+    (folder / "compare.md").write_text(text)
     if rows:
         (folder / "pareto.png").write_bytes(pareto.pareto(overall(rows)))
     if content["sizes"]:
         (folder / "sizes.png").write_bytes(sizes_.sizes(content["sizes"]))
     return workdir.write_json(folder / "compare.json", content)
+
+
+def _run(job: Job, settings: Settings, folder: Path, options: grid.Options) -> Path:
+    if job.command == "profile":
+        return profile.run(settings, folder, options.proxies)
+    return {"search": search.run, "train": train.run}[job.command](settings, folder)
 
 
 def table(results: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Row]:
@@ -197,7 +203,27 @@ HEADING = [
 
 
 def _profiled(job: Job, result: Mapping[str, Any]) -> Row:
-    return {"task": job.task, "network": job.network, "best": result["best"]}
+    ranks = {
+        name: found["rank_correlation"]
+        for name, found in result.get("proxies", {}).items()
+    }
+    row = {key: result[key] for key in ("best", "cost")}
+    return {"task": job.task, "network": job.network, **row, "proxies": ranks}
+
+
+def correlations(profiled: Sequence[Row]) -> str:
+    """Rank correlation of each proxy with each profile, as a table."""
+    names = list(dict.fromkeys(name for row in profiled for name in row["proxies"]))
+    if not names:
+        return ""
+    places = [f"{row['task']} / {row['network']}" for row in profiled]
+    lines = ["### Rank correlation of proxies with the profile", ""]
+    lines += [f"| proxy | {' | '.join(places)} |", "|---" * (1 + len(places)) + "|"]
+    for name in names:
+        cells = [row["proxies"].get(name) for row in profiled]
+        words = ["" if cell is None else f"{cell:+.2f}" for cell in cells]
+        lines.append(f"| {name} | {' | '.join(words)} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

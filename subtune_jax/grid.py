@@ -15,6 +15,7 @@ class Options(NamedTuple):
     seeds: tuple[int, ...]
     profiles: Change | None
     searches: Change | None
+    proxies: str | None
     sizes: tuple[int, ...]
 
 
@@ -25,6 +26,7 @@ def make(
     seeds: Sequence[int] = (0, 1, 2),
     profiles: Change | None = None,
     searches: Change | None = None,
+    proxies: str | None = None,
     sizes: Sequence[int] = (),
 ) -> Options:
     """Options of a comparison; a change is a dict of config keys, parts included.
@@ -39,6 +41,7 @@ def make(
       searches: change for a search of every task, network and seed; None for none.
         The first seed's has all `finals`, repeated for every seed; the others train
         what they selected.
+      proxies: cheap scores beside the profiles, `all` or `NAME,NAME`; None for none.
       sizes: of further searches with the first seed: numbers of training and
         validation examples together, seven to three.
 
@@ -49,7 +52,7 @@ def make(
         raise ValueError("compare.seeds=(); at least one is needed")
     return Options(
         tasks or {"": {}}, networks or {"": {}}, methods or {}, tuple(seeds),
-        profiles, searches, tuple(sizes),
+        profiles, searches, proxies, tuple(sizes),
     )  # fmt: skip
 
 
@@ -66,39 +69,38 @@ class Job(NamedTuple):
 
 
 def jobs(options: Options) -> Iterator[Job]:
-    """All runs, the cheap ones to look at first."""
+    """All runs; each kind for every task and network before the next kind."""
     first, count = options.seeds[0], len(options.seeds)
-    for task, on in options.tasks.items():
-        for network, of in options.networks.items():
-            where = "_".join(part for part in (task, network) if part) or "all"
 
-            def job(
-                command: str, name: str, method: str, seed: int, *more: Change,
-                task: str = task, network: str = network, where: str = where,
-                both: tuple[Change, Change] = (on, of),
-            ) -> Job:  # fmt: skip
-                changes = (*both, *more, {"seed": seed})
-                return Job(
-                    command, f"{where}/{name}", task, network, method, seed, changes
-                )
+    def everywhere(
+        command: str, name: str, seed: int, *changes: Change, method: str = ""
+    ) -> Iterator[Job]:
+        for task, on in options.tasks.items():
+            for network, of in options.networks.items():
+                where = "_".join(part for part in (task, network) if part) or "all"
+                yield Job(
+                    command, f"{where}/{name}", task, network, method, seed,
+                    (on, of, *changes, {"seed": seed}),
+                )  # fmt: skip
 
-            if options.profiles is not None:
-                more = {"trials": {"seeds": count}}
-                yield job("profile", "profile", "", first, options.profiles, more)
-            if options.searches is not None:
-                for seed in options.seeds:
-                    more = {"finals": {"repeats": count} if seed == first else ONE}
-                    name = f"search{seed}"
-                    yield job("search", name, "", seed, options.searches, more)
-                for size in options.sizes:
-                    counts = {"validation_examples": size * 3 // 10}
-                    counts["train_examples"] = size - size * 3 // 10
-                    more = {**counts, "finals": FEW}
-                    name = f"examples{size}"
-                    yield job("search", name, "", first, options.searches, more)
-            for method, change in options.methods.items():
-                for seed in options.seeds:
-                    yield job("train", f"{method}{seed}", method, seed, change)
+    if options.profiles is not None:
+        more = {"trials": {"seeds": count}}
+        yield from everywhere("profile", "profile", first, options.profiles, more)
+    if options.searches is not None:
+        for seed in options.seeds:
+            more = {"finals": {"repeats": count} if seed == first else ONE}
+            name = f"search{seed}"
+            yield from everywhere("search", name, seed, options.searches, more)
+        for size in options.sizes:
+            counts = {"validation_examples": size * 3 // 10}
+            counts["train_examples"] = size - size * 3 // 10
+            more = {**counts, "finals": FEW}
+            name = f"examples{size}"
+            yield from everywhere("search", name, first, options.searches, more)
+    for method, change in options.methods.items():
+        for seed in options.seeds:
+            name = f"{method}{seed}"
+            yield from everywhere("train", name, seed, change, method=method)
 
 
 ONE = {"rows": ("selected",), "repeats": 1}

@@ -11,7 +11,6 @@ correlation to it; `--proxy-only` takes the scores alone.
 Source: Kaplun et al., arXiv:2302.06354; metric and split are named in the file.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,19 +45,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = ", ".join(proxies.PROXIES)
     parse.add_argument("--proxy", metavar="NAME,NAME", help=f"all, or some of {known}")
     parse.add_argument("--proxy-only", action="store_true", help="train nothing")
-    return commands.run(parse, lambda s, given: run(s, given.workdir, given), argv)
+    return commands.run(
+        parse,
+        lambda s, given: run(s, given.workdir, given.proxy, given.proxy_only),
+        argv,
+    )
 
 
 def run(
-    settings: Settings, folder: Path, given: argparse.Namespace | None = None
+    settings: Settings, folder: Path, proxy: str | None = None, only: bool = False
 ) -> Path:
     """Runs or resumes the profile of `folder`; the path of its `profile.json`.
+
+    Args:
+      settings: complete.
+      folder: the workdir.
+      proxy: `all` or `NAME,NAME`: cheap scores that stand beside the profile.
+      only: take these scores alone.
 
     Raises:
       ValueError: an input is wrong; nothing was written.
     """
-    wanted = proxies.wanted(given.proxy if given else None)
-    only = bool(given and given.proxy_only)
+    wanted = proxies.wanted(proxy)
     if only and not wanted:
         raise ValueError(f"--proxy-only without --proxy; {proxies.known()}")
     options = candidates.make(**settings["profile"])
@@ -84,7 +92,8 @@ def run(
         done = [row for row in singles if row["steps"] == longest]
         content["best"] = max(done, key=lambda row: row["mean"])["blocks"]
     if wanted:
-        content["proxies"] = proxies.scores(tried, blocks, wanted, rows)
+        scored = proxies.scores(tried, blocks, record)
+        content["proxies"] = proxies.beside(scored, wanted, rows)
     path = workdir.write_json(folder / "profile.json", content)
     if rows:
         (folder / "profile.png").write_bytes(profiles.profile(content))

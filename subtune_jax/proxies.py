@@ -5,6 +5,7 @@ fold's head (a linear probe, if the optimiser has such steps; a random head woul
 say more of itself than of the base). Scores of a block are sums over its arrays.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +17,15 @@ from scipy import stats
 
 from subtune_jax import augment, optimizer, training, trees, trials
 from subtune_jax import course as courses
+from subtune_jax import journal as journals
 from subtune_jax.course import Candidate
+from subtune_jax.journal import Journal
 from subtune_jax.names import near
 from subtune_jax.settings import Settings
 from subtune_jax.trials import Trials
 
 BATCHES = 8
+KEY = "proxies "  # how their key in the journal begins
 HORIZON = 10**6  # steps of a schedule whose first step has the peak rate
 
 
@@ -88,34 +92,48 @@ def wanted(given: str | None) -> list[str]:
 
 
 def scores(
-    tried: Trials,
-    blocks: Sequence[str],
-    chosen: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    count: int = BATCHES,
+    tried: Trials, blocks: Sequence[str], journal: Journal, count: int = BATCHES
 ) -> dict[str, Any]:
-    """Name -> `scores` of blocks, `rank_correlation` to the profile, `seconds` of all.
+    """Name -> block -> score, for every proxy, and the `seconds` that all took.
 
     Args:
       tried: the trials; scores are means over the first fold of every seed.
       blocks: that are scored.
+      journal: what it knows is not computed again.
+      count: of batches, each.
+    """
+    key = f"{KEY}{json.dumps([list(blocks), count])}"
+    if key not in journal.records:
+        begin = time.perf_counter()
+        firsts = {fold.seed: fold for fold in reversed(tried.folds)}.values()
+        seen = [look(tried, blocks, fold.number, count) for fold in firsts]
+        found = {
+            name: {b: float(np.mean([score(one[b]) for one in seen])) for b in blocks}
+            for name, score in PROXIES.items()
+        }
+        seconds = time.perf_counter() - begin
+        journals.write(journal, key, {"scores": found, "seconds": seconds})
+    return journal.records[key]
+
+
+def beside(
+    scored: Mapping[str, Any], chosen: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Name -> `scores` of blocks, `rank_correlation` to a profile, `seconds` of all.
+
+    Args:
+      scored: from `scores`.
       chosen: names of proxies.
       rows: of the profile; those of single blocks are correlated (Spearman), None
         where there are fewer than three or all are equal.
-      count: of batches, each.
     """
-    begin = time.perf_counter()
-    firsts = {fold.seed: fold for fold in reversed(tried.folds)}.values()
-    seen = [look(tried, blocks, fold.number, count) for fold in firsts]
-    seconds = time.perf_counter() - begin
     means = {row["blocks"][0]: row["mean"] for row in rows if len(row["blocks"]) == 1}
     found = {}
     for name in chosen:
-        score = PROXIES[name]
-        each = {b: float(np.mean([score(one[b]) for one in seen])) for b in blocks}
-        both = [(each[b], means[b]) for b in blocks if b in means]
+        each = scored["scores"][name]
+        both = [(each[b], means[b]) for b in each if b in means]
         found[name] = {"scores": each, "rank_correlation": rank_correlation(both)}
-        found[name]["seconds"] = seconds
+        found[name]["seconds"] = scored["seconds"]
     return found
 
 

@@ -54,6 +54,8 @@ def run(settings: Settings, folder: Path) -> Path:
     options = greedy.make(**settings["search"])
     last = contenders.make(**settings["finals"])
     workdir.check(folder, settings)
+    if (folder / "search.json").exists():
+        return folder / "search.json"
     made = setup.prepare(settings)
     items = choices(made, options)
     record = journal.read(folder)

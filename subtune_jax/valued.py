@@ -72,7 +72,8 @@ def row(valued: Valued, one: Set) -> dict[str, Any]:
     """
     chosen, known = valued.candidate(one), valued.journal.records
     found: dict[int, list[Record]] = {}
-    for until in sorted({record["steps"] for record in known.values()}):
+    reached = {json.loads(key)[-1] for key in known if key.startswith("[")}
+    for until in sorted(reached):
         keys = [_key(chosen, fold.number, until) for fold in valued.trials.folds]
         if all(key in known for key in keys):
             found[until] = [known[key] for key in keys]
@@ -90,9 +91,9 @@ def row(valued: Valued, one: Set) -> dict[str, Any]:
 def cost(journal: Journal) -> dict[str, float]:
     """The ledger of all trials: `trainings` begun, `train_steps`, `flops`, `seconds`.
 
-    Final trainings, which stand in the same journal, have their own figures.
+    Other records of the same journal, such as final trainings, have their own figures.
     """
-    found = [x for key, x in journal.records.items() if not key.startswith(FINAL)]
+    found = [x for key, x in journal.records.items() if key.startswith("[")]
     return {
         "trainings": sum(each["steps"] == each["trained"] for each in found),
         "train_steps": sum(each["trained"] for each in found),

@@ -23,7 +23,7 @@ from subtune_jax import (
     trees,
 )
 from subtune_jax import plan as plans
-from subtune_jax.benches import blocks, method, start
+from subtune_jax.benches import blocks, method, profile, start
 from subtune_jax.contracts import Selection
 
 CONFIG = """
@@ -245,3 +245,19 @@ def test_turns_alternate_and_short_calls_fill_them():
 def test_a_failed_process_tells_its_last_words():
     with pytest.raises(RuntimeError, match="no_such_module"):
         measure.fresh("subtune_jax.no_such_module", {}, {})
+
+
+@pytest.mark.parametrize("network", ["mlp", "vit"])
+def test_the_naive_profile_and_ours_find_the_same_values(network):
+    shape = {"mlp": {"image_size": 16, "widths": (24, 24, 24)}}
+    shape["vit"] = {"variant": (16, 3, 2, 8), "image_size": 16}
+    made = small({"name": network, **shape[network]}, train_steps=6)
+    slow, fast = profile.naive(made), profile.ours(made, False)
+    assert set(slow["values"]) == set(fast["values"])
+    for block, value in slow["values"].items():
+        assert abs(fast["values"][block] - value) <= profile.NOISE
+    halved = profile.ours(made, True)
+    assert set(halved["values"]) <= set(fast["values"])
+    if network == "vit":
+        assert fast["programs"]["alike"] == 3
+        assert fast["programs"]["last"] == 0

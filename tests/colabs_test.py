@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "colabs"
-SMALL = {  # the same cells, on drawn images and a small network: offline, in seconds
+COMMON = {  # the same cells, on drawn images and a small network: offline, in seconds
     "task": {"name": "structured", "examples": 200, "image_size": 32},
     "backbone": {
         "name": "efficientnet_lite0",
@@ -16,10 +16,13 @@ SMALL = {  # the same cells, on drawn images and a small network: offline, in se
         "stages": ((1, 3, 1, 1, 8), (1, 5, 2, 2, 8)),
         "widths": (8, 16),
     },
-    "method": {"name": "magnitude", "fraction": 0.1},
     "optimizer": {"probe_steps": 3},
     "train_steps": 4,
     "batch_size": 16,
+}
+SMALL = {
+    "quickstart": COMMON | {"method": {"name": "magnitude", "fraction": 0.1}},
+    "subtuning": COMMON | {"train_examples": 0, "search": {"max_items": 1}},
 }
 
 
@@ -32,7 +35,8 @@ def test_a_notebook_runs_to_its_end(path):
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if "OVERRIDES = {}" in cell.source]
     assert len(cells) == 1, "one cell must read OVERRIDES = {}"
-    cells[0].source = cells[0].source.replace("OVERRIDES = {}", f"OVERRIDES = {SMALL}")
+    small = f"OVERRIDES = {SMALL[path.stem]}"
+    cells[0].source = cells[0].source.replace("OVERRIDES = {}", small)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
 
 

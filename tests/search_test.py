@@ -236,6 +236,7 @@ GRID = """
         seeds=(0, 1),
         profiles={},
         searches=dict(trials=dict(halving=3)),
+        proxies="snip,depth",
         sizes=(60,),
     )
     return config
@@ -258,7 +259,8 @@ def test_a_comparison_runs_the_grid_and_resumes(config, tmp_path, monkeypatch):
     counts = {row["train_examples"] for row in content["sizes"]}
     assert counts == {60, 90}
     markdown = (folder / "compare.md").read_text()
-    assert markdown.count("### ") == 4
+    assert markdown.count("### ") == 5
+    assert "| snip |" in markdown
     assert (folder / "pareto.png").exists() and (folder / "sizes.png").exists()
     with (
         mock.patch.object(trials, "value", side_effect=AssertionError),

@@ -1,0 +1,150 @@
+"""Configs: each is complete, says how to run it, and runs, small, to its result."""
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import tensorflow_datasets as tfds
+
+from subtune_jax import grid, names, settings
+from subtune_jax.__main__ import COMMANDS
+
+FOLDER = Path(__file__).parents[1] / "configs"
+FILES = sorted(FOLDER.glob("*.py"))
+VTAB = ("cifar100", "flowers102", "caltech101", "dmlab")
+ARGUMENTS = {  # that a file documents, beside those of its commands
+    "bench_subtuning": ("efficientnet_lite0", "vit_s14"),
+    "subtuning_cifar": ("cifar10", "cifar100"),
+    "subtuning_elpv": ("efficientnet_lite0", "vit_s14"),
+    "subtuning_emoji": ("efficientnet_lite0", "vit_s14"),
+    "subtuning_low_data": ("cifar10", "cifar100"),
+    "subtuning_released": ("cifar100", "vtab"),
+    "subtuning_vtab": [f"{d}{n}" for d in VTAB for n in ("", ",resnet50", ",vit_b16")],
+}
+
+
+def commands(path):
+    """(command, name of the config, its argument) in the order of the docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text())).replace("\\\n", " ")
+    found = r"subtune (\w+) --config=configs/(\w+)\.py(?::(\S+))? .*--workdir=\S+"
+    return re.findall(found, text)
+
+
+def specs():
+    """Every file with its default and with each argument that it documents."""
+    found = []
+    for path in FILES:
+        told = [argument for _, _, argument in commands(path)]
+        known = dict.fromkeys(["", *told, *ARGUMENTS.get(path.stem, ())])
+        found += [f"{path.name}:{argument}".removesuffix(":") for argument in known]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_says_how_to_run_it(path):
+    found = commands(path)
+    assert found
+    for command, name, _ in found:
+        assert command in COMMANDS
+        assert name == path.stem
+
+
+@pytest.mark.parametrize("spec", specs())
+def test_a_config_is_complete_with_each_of_its_arguments(spec):
+    made = settings.read(f"{FOLDER}/{spec}", {})
+    for part, module in settings.PLAIN.items():
+        make = importlib.import_module(f"subtune_jax.{module}").make
+        make(**made[part])
+    plain = {key: value for key, value in made.items() if key != "compare"}
+    for job in grid.jobs(grid.make(**made["compare"])):
+        settings.changed(plain, *job.changes)
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("subtuning_vtab.py:cifar10", "did you mean 'cifar100'"),
+        ("subtuning_vtab.py:dmlab,vit", "did you mean 'vit_b16'"),
+        ("subtuning_released.py:dmlab", "there are cifar100, vtab"),
+        ("subtuning_elpv.py:vit", "did you mean 'vit_s14'"),
+    ],
+)
+def test_an_unknown_argument_is_told(spec, message, tmp_path, capsys):
+    assert run("search", spec, tmp_path / "new") == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arg, blocks", [("cifar100", 16), ("cifar100,vit_b16", 12)])
+def test_a_search_of_the_paper_is_over_the_blocks_of_the_paper(arg, blocks):
+    made = settings.read(f"{FOLDER}/subtuning_vtab.py:{arg}", {})
+    backbone = names.load("backbones", {**made["backbone"], "weights": None})
+    among = made["search"]["among"]
+    assert sum(bool(re.fullmatch(among, b)) for b in backbone.blocks) == blocks
+
+
+@pytest.mark.parametrize("arg", ["cifar100", "cifar100,vit_b16"])
+def test_without_its_weights_nothing_of_the_paper_starts(arg, tmp_path, capsys):
+    with tfds.testing.mock_data(num_examples=20):
+        more = ["--config.batch_size=8", "--config.backbone.image_size=32"]
+        assert run("search", f"subtuning_vtab.py:{arg}", tmp_path / "new", *more) == 2
+    network = "vit_b16" if "vit" in arg else "resnet50"
+    err = capsys.readouterr().err
+    assert f"no weights file runs/weights/{network}.pth" in err
+    assert err.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+SMALL = {
+    "backbone.name": "mlp",
+    "backbone.image_size": 8,
+    "backbone.widths": "(4, 4)",
+    "batch_size": 8,
+    "train_steps": 2,
+    "search.among": ".*",
+    "finals.repeats": 1,
+    "finals.rates": "(1.0,)",
+}
+DRAWN = {"task.name": "structured", "task.examples": 60, "task.image_size": 16}
+DRAWN |= {"train_examples": 0, "validation_examples": 0, "optimizer.probe_steps": 2}
+FEWER = {"train_examples": 28, "validation_examples": 12, "compare.sizes": "(20,)"}
+RUNS = {  # command and config -> what makes it small, beside the above
+    ("profile", "subtuning_vtab.py:caltech101"): {"trials.folds": 2},
+    ("search", "subtuning_vtab.py:dmlab,vit_b16"): {"trials.folds": 2},
+    ("search", "subtuning_released.py"): {"trials.folds": 2},
+    ("profile", "subtuning_cifar.py:cifar10"): {},
+    ("compare", "subtuning_low_data.py"): {
+        **FEWER, "trials.folds": 2, "compare.seeds": "(0,)"
+    },
+    ("profile", "subtuning_elpv.py"): DRAWN,
+    ("search", "subtuning_emoji.py:vit_s14"): DRAWN,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command, spec", RUNS)
+def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
+    changed = SMALL | RUNS[command, spec]
+    more = [f"--config.{key}={value}" for key, value in changed.items()]
+    with tfds.testing.mock_data(num_examples=160):
+        assert run(command, spec, tmp_path, *more) == 0
+    content = json.loads((tmp_path / f"{command}.json").read_text())
+    if command == "profile":
+        assert [row["blocks"] for row in content["rows"]][1:3] == BLOCKS
+    if command == "search":
+        assert content["items"] == [name for block in BLOCKS for name in block]
+        made = settings.read(f"{FOLDER}/{spec}", {})
+        named = [row["name"] for row in content["final"]["rows"]]
+        assert named == list(made["finals"]["rows"])
+        assert content["rule"] == made["search"]["rule"]
+    if command == "compare":
+        assert {row["train_examples"] for row in content["sizes"]} == {20, 40}
+
+
+BLOCKS = [["hidden01"], ["hidden02"]]
+
+
+def run(command, spec, folder, *more):
+    main = importlib.import_module(f"subtune_jax.{command}").main
+    return main([f"--config={FOLDER}/{spec}", f"--workdir={folder}", *more])

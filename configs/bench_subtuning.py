@@ -30,7 +30,7 @@ def get_config(network: str = "efficientnet_lite0") -> ml_collections.ConfigDict
         name="adamw",
         learning_rate=1e-3 if network != "vit_s14" else 1e-4,
         weight_decay=0.01,
-        warmup_steps=8,
+        warmup_steps=0,
         clip_norm=1.0,
         probe_steps=200,
         probe_learning_rate=3e-3,

@@ -47,16 +47,21 @@ def get_config() -> ml_collections.ConfigDict:
         rates=(1.0, 3.0),
     )
     vit = dict(name="vit", variant="S/14", weights="vit_s14", image_size=42)
-    slower = dict(learning_rate=1e-4)
+    other = dict(
+        backbone=vit,
+        optimizer=dict(learning_rate=1e-4),
+        batch_size=16,
+        finals=dict(rows=("selected", "head", "full", "lp_ft", "random_blocks")),
+    )
     config.compare = dict(
         tasks=dict(elpv={}, emoji=dict(task=dict(name="emoji"))),
         networks=dict(
             efficientnet_lite0={},
-            vit_s14=dict(backbone=vit, optimizer=slower, batch_size=16),
+            vit_s14=other,
         ),
         seeds=(0, 1, 2),
         profiles={},
-        searches=dict(trials=dict(folds=3, halving=4)),
+        searches=dict(trials=dict(halving=3, least_steps=16)),
         proxies="all",
         sizes=(200,),
     )

@@ -11,6 +11,7 @@ class Options(NamedTuple):
     folds: int
     seeds: int
     halving: int
+    least_steps: int
     memory_gib: float
     disk_gib: float
 
@@ -19,6 +20,7 @@ def make(
     folds: int = 0,
     seeds: int = 1,
     halving: int = 0,
+    least_steps: int = 10,
     memory_gib: float = 2.0,
     disk_gib: float = 16.0,
 ) -> Options:
@@ -32,6 +34,8 @@ def make(
         another order (and with other folds).
       halving: successive halving (arXiv:1502.07943): candidates are trained in rounds,
         and of each round the best 1 / `halving` go on; 0 to train each to its end.
+      least_steps: before a candidate may be dropped by halving: below ten or so, and
+        while the rate warms up, values say little.
       memory_gib: bound on what the activations of the trunk take in memory, in GiB.
       disk_gib: bound on what they take on disk beyond that.
 
@@ -46,7 +50,7 @@ def make(
     if not (memory_gib >= 0 and disk_gib >= 0):
         given = f"memory_gib={memory_gib}, disk_gib={disk_gib}"
         raise ValueError(f"trials {given}; they must be 0 or more")
-    return Options(folds, seeds, halving, memory_gib, disk_gib)
+    return Options(folds, seeds, halving, least_steps, memory_gib, disk_gib)
 
 
 class Fold(NamedTuple):

@@ -23,14 +23,15 @@ def best(
     value: Callable[[Item, int], float],
     steps: int,
     factor: int,
+    least: int = 1,
 ) -> dict[Item, Reached]:
     """What each item reached; at least one was trained for all `steps`.
 
     In every round all items left are trained to the round's step, and the better
     1 / `factor` of them (at least one) go on; ties go to the earlier item. There are
-    as many rounds as it takes to leave one, or fewer where the first would have no
-    step; the last ends at `steps`, and each has `factor` times the steps of the one
-    before, rounded down. A `factor` of 0 trains all to the end.
+    as many rounds as it takes to leave one, or fewer where the first would have less
+    than `least` steps. The last ends at `steps`, and each has `factor` times the steps
+    of the one before, rounded down. A `factor` of 0 trains all to the end.
 
     Args:
       items: to choose among.
@@ -38,12 +39,14 @@ def best(
         rising steps.
       steps: of a whole training.
       factor: 2 or more, or 0.
+      least: steps of the first round, 1 or more; what comes out of the first few says
+        nothing yet, least of all while the learning rate warms up.
 
     >>> best("abc", lambda item, steps: "cab".index(item), steps=9, factor=3)
     {'a': Reached(steps=3, value=1), 'b': Reached(steps=9, value=2), 'c': ...}
     """
     reached: dict[Item, Reached] = {}
-    rounds = _cuts(len(items), steps, factor) if factor else 0
+    rounds = _cuts(len(items), steps // max(least, 1), factor) if factor else 0
     left = list(items)
     for number in reversed(range(rounds + 1)):
         until = steps // max(factor, 1) ** number

@@ -76,11 +76,11 @@ def run(
     for length in options.runs:
         if length > len(blocks):
             raise ValueError(f"profile.runs has {length}; there are {len(blocks)}")
-    record = journal.read(folder)
-    tried = trials.open_trials(made, folds.make(**settings["trials"]), folder)
+    record, how = journal.read(folder), folds.make(**settings["trials"])
+    tried = trials.open_trials(made, how, folder)
     workdir.claim(folder, settings)
     value = Valued(
-        tried, record, settings["trials"]["halving"],
+        tried, record, how.halving, how.least_steps,
         lambda one: candidate(tried, blocks, one, options), commands.progress(),
     )  # fmt: skip
     content = head(made, "profile") | {"reinitialise": options.reinitialise}

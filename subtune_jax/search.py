@@ -58,14 +58,14 @@ def run(settings: Settings, folder: Path) -> Path:
         return folder / "search.json"
     made = setup.prepare(settings)
     items = choices(made, options)
-    record = journal.read(folder)
-    tried = trials.open_trials(made, folds.make(**settings["trials"]), folder)
+    record, how = journal.read(folder), folds.make(**settings["trials"])
+    tried = trials.open_trials(made, how, folder)
     price = prices.pricer(made, lambda one: trials.candidate(tried, one).trained)
     greedy.check(options, price)
     workdir.claim(folder, settings)
     say = commands.progress()
     value = Valued(
-        tried, record, settings["trials"]["halving"],
+        tried, record, how.halving, how.least_steps,
         lambda one: trials.candidate(tried, one), say,
     )  # fmt: skip
     rows: list[dict[Set, dict[str, Any]]] = []

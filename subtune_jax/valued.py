@@ -28,6 +28,7 @@ class Valued(NamedTuple):
       trials: that are run.
       journal: of what has been run.
       halving: factor of successive halving, 0 for none.
+      least_steps: of its first round.
       candidate: set -> what is trained.
       say: called with a line for each finished trial of a set.
     """
@@ -35,6 +36,7 @@ class Valued(NamedTuple):
     trials: Trials
     journal: Journal
     halving: int
+    least_steps: int
     candidate: Callable[[Set], Candidate]
     say: Callable[[str], None] = lambda line: None
 
@@ -46,7 +48,8 @@ def values(valued: Valued, sets: Sequence[Set]) -> dict[Set, float]:
     def value(one: Set, until: int) -> float:
         return _mean(records(valued, one, until))
 
-    reached = halving_.best(sets, value, last, valued.halving)
+    factor, least = valued.halving, valued.least_steps
+    reached = halving_.best(sets, value, last, factor, min(least, last))
     return {one: each.value for one, each in reached.items() if each.steps == last}
 
 

@@ -27,17 +27,18 @@ ARGUMENTS = {  # that a file documents, beside those of its commands
 
 
 def commands(path):
-    """(command, name of the config, its argument) in the order of the docstring."""
+    """(command, config, its argument, overrides) in the order of the docstring."""
     text = ast.get_docstring(ast.parse(path.read_text())).replace("\\\n", " ")
-    found = r"subtune (\w+) --config=configs/(\w+)\.py(?::(\S+))? .*--workdir=\S+"
-    return re.findall(found, text)
+    found = r"subtune (\w+) --config=configs/(\w+)\.py(?::(\S+))? (.*)--workdir=\S+"
+    for command, name, argument, more in re.findall(found, text):
+        yield command, name, argument, dict(re.findall(r"--config\.(\S+)=(\S+)", more))
 
 
 def specs():
     """Every file with its default and with each argument that it documents."""
     found = []
     for path in FILES:
-        told = [argument for _, _, argument in commands(path)]
+        told = [argument for _, _, argument, _ in commands(path)]
         known = dict.fromkeys(["", *told, *ARGUMENTS.get(path.stem, ())])
         found += [f"{path.name}:{argument}".removesuffix(":") for argument in known]
     return found
@@ -45,11 +46,12 @@ def specs():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_config_says_how_to_run_it(path):
-    found = commands(path)
+    found = list(commands(path))
     assert found
-    for command, name, _ in found:
+    for command, name, argument, overrides in found:
         assert command in COMMANDS
         assert name == path.stem
+        settings.read(f"{path}:{argument}", overrides)
 
 
 @pytest.mark.parametrize("spec", specs())
@@ -87,7 +89,10 @@ def test_a_search_of_the_paper_is_over_the_blocks_of_the_paper(arg, blocks):
 
 
 @pytest.mark.parametrize("arg", ["cifar100", "cifar100,vit_b16"])
-def test_without_its_weights_nothing_of_the_paper_starts(arg, tmp_path, capsys):
+def test_without_its_weights_nothing_of_the_paper_starts(
+    arg, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     with tfds.testing.mock_data(num_examples=20):
         more = ["--config.batch_size=8", "--config.backbone.image_size=32"]
         assert run("search", f"subtuning_vtab.py:{arg}", tmp_path / "new", *more) == 2
@@ -97,6 +102,7 @@ def test_without_its_weights_nothing_of_the_paper_starts(arg, tmp_path, capsys):
     assert err.count("\n") == 1 and not (tmp_path / "new").exists()
 
 
+BLOCKS = ["hidden01", "hidden02"]
 SMALL = {
     "backbone.name": "mlp",
     "backbone.image_size": 8,
@@ -131,18 +137,15 @@ def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
         assert run(command, spec, tmp_path, *more) == 0
     content = json.loads((tmp_path / f"{command}.json").read_text())
     if command == "profile":
-        assert [row["blocks"] for row in content["rows"]][1:3] == BLOCKS
+        assert [row["blocks"] for row in content["rows"]][1:3] == [[b] for b in BLOCKS]
     if command == "search":
-        assert content["items"] == [name for block in BLOCKS for name in block]
+        assert content["items"] == BLOCKS
         made = settings.read(f"{FOLDER}/{spec}", {})
         named = [row["name"] for row in content["final"]["rows"]]
         assert named == list(made["finals"]["rows"])
         assert content["rule"] == made["search"]["rule"]
     if command == "compare":
         assert {row["train_examples"] for row in content["sizes"]} == {20, 40}
-
-
-BLOCKS = [["hidden01"], ["hidden02"]]
 
 
 def run(command, spec, folder, *more):

@@ -121,3 +121,17 @@ def test_too_few_steps_make_fewer_rounds_and_none_twice():
     value = Script(lambda: 0.5)
     halving.best(range(5), value, 1, 2)
     assert value.asked == [(item, 1) for item in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("least", "steps"), [(1, [3, 9, 27]), (4, [9, 27]), (10, [27])]
+)
+def test_no_round_has_less_than_the_least_steps(least, steps):
+    asked = set()
+
+    def value(item, until):
+        asked.add(until)
+        return item
+
+    halving.best(range(9), value, 27, 3, least)
+    assert sorted(asked) == steps

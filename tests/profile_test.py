@@ -121,7 +121,8 @@ def test_a_finished_profile_trains_nothing_again(config, tmp_path):
 def test_with_halving_the_references_and_one_block_are_trained_to_the_end(
     config, tmp_path
 ):
-    _, content = run(config, tmp_path, "--config.trials.halving=3")
+    more = ["--config.trials.halving=3", "--config.trials.least_steps=2"]
+    _, content = run(config, tmp_path, *more)
     steps = {tuple(row["blocks"]): row["steps"] for row in content["rows"]}
     assert steps[()] == steps[tuple(BLOCKS)] == 9
     assert sorted(steps[block,] for block in BLOCKS) == [3, 3, 9]

@@ -37,7 +37,7 @@ from subtune_jax.settings import Settings
 from subtune_jax.setup import Setup
 
 EXACT, HALVED = 1 / 3, 1 / 10  # of the naive time, at most
-FACTOR = 4  # of successive halving
+FACTOR, LEAST = 4, 5  # of successive halving
 NOISE = 0.02  # of the metric: training amplifies the last bit of every product
 NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
@@ -112,7 +112,7 @@ def ours(made: Setup, halved: bool) -> dict[str, Any]:
         return result
 
     sets = candidates.sets(blocks, candidates.make(full=False))
-    reached = halving.best(sets, value, steps, FACTOR if halved else 0)
+    reached = halving.best(sets, value, steps, FACTOR * halved, LEAST)
     ended = {s: each for s, each in reached.items() if s and each.steps == steps}
     values = {one[0]: each.value for one, each in ended.items()}
     best = halving.leader({s: each for s, each in reached.items() if s})[0]

@@ -2,8 +2,8 @@ r"""SubTuning on photos of solar cells; everything it needs is fetched.
 
     subtune profile --config=configs/subtuning_elpv.py --config.trials.seeds=3 \
         --proxy=all --workdir=runs/elpv_profile
-    subtune search --config=configs/subtuning_elpv.py --config.trials.folds=3 \
-        --config.trials.halving=4 --workdir=runs/elpv_search
+    subtune search --config=configs/subtuning_elpv.py --config.trials.halving=3 \
+        --config.trials.least_steps=16 --workdir=runs/elpv_search
     subtune profile --config=configs/subtuning_elpv.py:vit_s14 --workdir=runs/elpv_vit
 
 The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuning/.

@@ -2,8 +2,8 @@ r"""SubTuning on drawings of emoji, nine categories; everything it needs is fetc
 
     subtune profile --config=configs/subtuning_emoji.py --config.trials.seeds=3 \
         --proxy=all --workdir=runs/emoji_profile
-    subtune search --config=configs/subtuning_emoji.py --config.trials.folds=3 \
-        --config.trials.halving=4 --workdir=runs/emoji_search
+    subtune search --config=configs/subtuning_emoji.py --config.trials.halving=3 \
+        --config.trials.least_steps=16 --workdir=runs/emoji_search
     subtune profile --config=configs/subtuning_emoji.py:vit_s14 --workdir=runs/emoji_vit
 
 The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuning/.

@@ -183,7 +183,12 @@ def call(
         flops = (program.cost_analysis() or {}).get("flops", 0.0) * pieces.devices.size
         found = pieces.programs[key] = (program, flops)
     pieces.spent["flops"] += found[1]
-    return found[0](*given)
+    result = found[0](*given)
+    if pieces.devices.size > 1 and jax.default_backend() == "cpu":
+        # Simulated devices share one pool of threads. Two programs that reduce over
+        # devices, neither waiting for the other, can each hold half of the threads.
+        jax.block_until_ready(result)
+    return result
 
 
 def _key(name: Collection[Any], given: Any) -> Any:

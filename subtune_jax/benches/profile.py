@@ -50,7 +50,9 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
       repeats: turns of ours; the naive way, which takes minutes, has one.
 
     Returns:
-      `seconds`: way -> of each turn; `ratios` to the naive way, medians; `values`: way
+      `seconds`: way -> of each turn; `ratios` to the naive way, medians; `cpu_seconds`
+      of all threads and `cpu_ratios`, which other work on the machine moves less;
+      `values`: way
       -> block -> metric; `best`: way -> block; `programs` that ours compiled, `alike`
       blocks and those that the last of them added; `checks`.
     """
@@ -64,6 +66,7 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
     median = {way: measure.spread(each)["median"] for way, each in seconds.items()}
     ratios = {way: median[way] / naive for way in ("exact", "halved")}
     first = {way: turns[0] for way, turns in ways.items()}
+    busy = {way: turn["cpu_seconds"] for way, turn in first.items()}
     values = {way: turn["values"] for way, turn in first.items()}
     best = {way: turn["best"] for way, turn in first.items()}
     apart = max(abs(values["exact"][b] - v) for b, v in values["naive"].items())
@@ -80,7 +83,9 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
         measure.check("programs that the last alike block adds", programs["last"], 0),
     ]
     return {
-        "seconds": seconds, "ratios": ratios, "values": values, "best": best,
+        "seconds": seconds, "cpu_seconds": busy, "ratios": ratios,
+        "cpu_ratios": {way: busy[way] / busy["naive"] for way in ratios},
+        "values": values, "best": best,
         "programs": programs, "checks": checks,
     }  # fmt: skip
 
@@ -94,9 +99,11 @@ def main(settings: Settings) -> None:
     memory.keep()
     way = settings.pop("way")
     made = setup.prepare(settings)
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     found = naive(made) if way == "naive" else ours(made, way == "halved")
-    print(json.dumps({**found, "seconds": time.perf_counter() - begin}))
+    found["seconds"] = time.perf_counter() - begin
+    found["cpu_seconds"] = time.process_time() - busy
+    print(json.dumps(found))
 
 
 def ours(made: Setup, halved: bool) -> dict[str, Any]:

@@ -50,11 +50,11 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
       repeats: turns of ours; the naive way, which takes minutes, has one.
 
     Returns:
-      `seconds`: way -> of each turn; `ratios` to the naive way, medians; `cpu_seconds`
-      of all threads and `cpu_ratios`, which other work on the machine moves less;
-      `values`: way
-      -> block -> metric; `best`: way -> block; `programs` that ours compiled, `alike`
-      blocks and those that the last of them added; `checks`.
+      `wall_seconds`: way -> of each turn; `ratios` to the naive way, medians.
+      `cpu_seconds` of all threads, first turns, and `cpu_ratios`: other work on the
+      machine moves these less. `values`: way -> block -> metric; `best`: way -> block;
+      `programs` that ours compiled, `alike` blocks and those that the last of them
+      added; `checks`.
     """
     if made.augment != augment.NONE:
         raise ValueError("the profile benchmark was given augmentation; it needs none")
@@ -83,7 +83,7 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
         measure.check("programs that the last alike block adds", programs["last"], 0),
     ]
     return {
-        "seconds": seconds, "cpu_seconds": busy, "ratios": ratios,
+        "wall_seconds": seconds, "cpu_seconds": busy, "ratios": ratios,
         "cpu_ratios": {way: busy[way] / busy["naive"] for way in ratios},
         "values": values, "best": best,
         "programs": programs, "checks": checks,

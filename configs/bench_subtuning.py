@@ -1,9 +1,15 @@
 r"""What SubTuning's profile and its many tasks on one trunk cost.
 
-subtune bench --config=configs/bench_subtuning.py --only=profile,multitask \
-        --repeats=3 --workdir=runs/bench_subtuning
-subtune bench --config=configs/bench_subtuning.py:vit_s14 --only=profile \
-        --repeats=1 --workdir=runs/bench_subtuning_vit
+    subtune bench --config=configs/bench_subtuning.py --workdir=runs/bench_subtuning \
+        --only=profile,multitask
+    subtune bench --config=configs/bench_subtuning.py:vit_s14 --only=profile \
+        --workdir=runs/bench_subtuning_vit
+
+The first was measured on two cores, the profile in one turn beside other work, the
+many tasks in seven on a quiet machine: `results/bench/subtuning.json`. Profile by the
+naive way 0.18 of the wall clock, 0.17 of the processor's time; halved 0.105 and 0.088,
+with the second best block. Eight tasks by their bound 1.09 and 1.03, separate models
+by them 3.7 and 3.6. The second was not measured yet.
 """
 
 import ml_collections

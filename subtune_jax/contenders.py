@@ -46,7 +46,8 @@ def make(
         `full` where the optimiser has no probe steps); `blocks_only`: what SubTuning's
         released code calls fine-tuning, the repeated blocks alone;
         `selected_then_full`: `selected`, then `full` from there, as many steps again;
-        `random_blocks`, `last_blocks`: as many blocks as were selected, one at least;
+        `random_blocks`, `last_blocks`: as many blocks as were selected, one at least,
+        the random ones among the others (among all where too few others are left);
         `auto_rgn`: as `lp_ft`, each array at the rate of its relative gradient norm.
       repeats: trainings of each row, from another head and in another order; 0: none.
       rates: factors of the optimiser's learning rate that are tried for each row on
@@ -90,8 +91,11 @@ def plan(
         return trials.candidate(tried, names)
 
     repeated = [b for b in blocks if re.fullmatch(REPEATED, b)] or blocks
-    count = max(len({path.split("/")[0] for path in selected.trained}), 1)
-    some = random.Random(tried.made.settings["seed"]).sample(list(blocks), count)
+    owners = {path.split("/")[0] for path in selected.trained}
+    count = max(len(owners), 1)
+    others = [block for block in blocks if block not in owners]
+    pool = others if len(others) >= count else list(blocks)
+    some = random.Random(tried.made.settings["seed"]).sample(pool, count)
     stages: dict[str, tuple[Candidate, ...]] = {
         "selected": (selected,),
         "head": (Candidate(),),

@@ -142,7 +142,18 @@ def test_finals_train_what_their_names_say():
     assert (found["full"].probed, found["lp_ft"].probed) == (False, True)
     assert owners("selected_then_full") == [["hidden02", "hidden03"], blocks]
     assert owners("last_blocks") == [["hidden03", "hidden04"]]
+    others = set(blocks) - {"hidden02", "hidden03"}
     assert len(owners("random_blocks")[0]) == 2
+    assert set(owners("random_blocks")[0]) <= others
+
+
+def test_random_blocks_are_drawn_among_all_where_too_few_others_are_left():
+    made = planted.made("hidden02")
+    tried = trials.open_trials(made, search.folds.make())
+    blocks = search.profile.own_blocks(made)
+    chosen = trials.candidate(tried, blocks)
+    (row,) = contenders.plan(tried, ["random_blocks"], chosen, blocks)
+    assert row.stages[0] == chosen
 
 
 def test_blocks_only_leaves_the_ends_of_a_network():

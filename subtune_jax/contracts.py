@@ -107,6 +107,11 @@ class Evidence(NamedTuple):
       loss_fn: (params, batch) -> scalar, differentiable.
       batches: n -> iterable of n training batches, the same at every call.
       seed: for methods that draw.
+      epoch_batches: how many batches go once through the training examples.
+      features: (params, batch) -> `[B, D]`, what enters the head; None where nobody
+        can tell.
+      views: n -> iterable of n batches of twice as many rows: every image in two
+        views, each augmented anew, the first views before the second ones.
     """
 
     params: Params
@@ -114,6 +119,9 @@ class Evidence(NamedTuple):
     loss_fn: Callable[[Params, Any], jax.Array]
     batches: Callable[[int], Iterable[Mapping[str, Any]]]
     seed: int = 0
+    epoch_batches: int = 1
+    features: Callable[[Params, Any], jax.Array] | None = None
+    views: Callable[[int], Iterable[Mapping[str, Any]]] | None = None
 
 
 class Selection(NamedTuple):

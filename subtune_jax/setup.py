@@ -8,7 +8,7 @@ import numpy as np
 
 from subtune_jax import augment, data, devices, names, optimizer, trees
 from subtune_jax.augment import Augment
-from subtune_jax.contracts import Backbone, Evidence, Selector, Task, Variables
+from subtune_jax.contracts import Backbone, Selector, Task, Variables
 from subtune_jax.data import Examples, Rows
 from subtune_jax.devices import Devices
 from subtune_jax.network import HEAD
@@ -93,29 +93,6 @@ def batch_rows(setup: Setup, *, pieces: int = 1) -> Rows:
     multiple = setup.devices.size * pieces
     size = setup.settings["batch_size"]
     return data.rows(size, multiple, jax.process_index(), jax.process_count())
-
-
-def evidence(setup: Setup) -> Evidence:
-    """What a method may look at: training examples only, not augmented."""
-    mean, std = (np.asarray(x, np.float32) for x in setup.backbone.normalize)
-    size, seed = setup.settings["batch_size"], setup.settings["seed"]
-    classes = len(setup.task.classes)
-
-    def loss_fn(params: Any, batch: Any) -> jax.Array:
-        inputs, labels = batch["inputs"], jax.nn.one_hot(batch["labels"], classes)
-        logits, _ = setup.backbone.apply(params, setup.variables.stats, inputs)
-        return setup.task.loss(logits, labels).mean()
-
-    def batches(count: int) -> Any:
-        for step in range(count):
-            first = step * size
-            where = data.shuffled(seed, len(setup.train.labels), first, first + size)
-            images = setup.train.read(where).astype(np.float32)
-            inputs = (images - mean) / std
-            yield {"inputs": inputs, "labels": setup.train.labels[where]}
-
-    params = setup.variables.params
-    return Evidence(params, setup.backbone.blocks, loss_fn, batches, seed)
 
 
 def new_head(backbone: Backbone, classes: int, seed: int) -> Any:

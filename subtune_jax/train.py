@@ -22,6 +22,7 @@ from subtune_jax import (
     data,
     delta,
     devices,
+    evidence,
     loop,
     metrics_log,
     outcome,
@@ -59,7 +60,7 @@ def run(settings: Settings, folder: Path, _: argparse.Namespace | None = None) -
         return folder / "result.json"
     made = setup.prepare(settings)
     begin = time.perf_counter()
-    selection = made.selector.init(setup.evidence(made))
+    selection = made.selector.init(evidence.make(made))
     plan = plans.make(
         made.variables,
         made.backbone.blocks,

@@ -12,7 +12,7 @@ from subtune_jax import masks, names, trees
 from subtune_jax.contracts import Evidence
 
 METHODS = names.plugins("methods")
-MINE = "bias blocks full head last magnitude norm random".split()
+MINE = "bias blocks full gps head last magnitude norm random".split()
 SPARSE = ("random", "magnitude")
 
 

@@ -9,6 +9,7 @@ import planted
 import pytest
 
 from subtune_jax import (
+    evidence,
     folds,
     journal,
     profile,
@@ -176,7 +177,7 @@ def test_gradients_of_proxies_are_those_of_the_whole_network():
     head = {path: leaf for path, leaf in tried.course.heads[0].items()}
     params = {**made.base.params, "head": head}
     total, squares = {}, {}
-    for batch in setup.evidence(made).batches(count):
+    for batch in evidence.make(made).batches(count):
 
         def loss(params, batch=batch):
             logits, _ = made.backbone.apply(params, made.base.stats, batch["inputs"])

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from subtune_jax import augment, data, loop, measure, plan, runs, setup
+from subtune_jax import augment, data, evidence, loop, measure, plan, runs
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
@@ -22,7 +22,7 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       median, min and max over turns; `milliseconds` a step; `checks`.
     """
     made = made._replace(augment=AUGMENT)
-    selection = made.selector.init(setup.evidence(made))
+    selection = made.selector.init(evidence.make(made))
     mode = made.settings["batch_norm"]
     chosen = plan.make(made.variables, made.backbone.blocks, selection, batch_norm=mode)
     sources = {"streamed": _streamed(made)}

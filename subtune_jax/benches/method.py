@@ -13,11 +13,11 @@ from subtune_jax import (
     augment,
     delta,
     devices,
+    evidence,
     masks,
     measure,
     outcome,
     runs,
-    setup,
     updates,
 )
 from subtune_jax import plan as plans
@@ -44,7 +44,7 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     """
     made = made._replace(augment=augment.NONE)
     plan = plan_of(made)
-    everything = full.make().init(setup.evidence(made))
+    everything = full.make().init(evidence.make(made))
     forms = {
         "method": assemble(made, plan, cached=False),
         "full": assemble(made, plan_of(made, everything), cached=False),
@@ -75,7 +75,7 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
 def plan_of(made: Setup, selection: Selection | None = None) -> Plan:
     """The plan of `selection`, or of the config's method."""
     if selection is None:
-        selection = made.selector.init(setup.evidence(made))
+        selection = made.selector.init(evidence.make(made))
     mode = made.settings["batch_norm"]
     return plans.make(made.variables, made.backbone.blocks, selection, batch_norm=mode)
 

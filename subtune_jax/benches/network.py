@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import costs, measure, optimizer, runs, setup
+from subtune_jax import costs, evidence, measure, optimizer, runs, setup
 from subtune_jax import devices as devices_
 from subtune_jax import plan as plans
 from subtune_jax.settings import Settings
@@ -43,7 +43,7 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
 
 def here(made: Setup) -> dict[str, Any]:
     """`run` on the devices of this process."""
-    selection = made.selector.init(setup.evidence(made))
+    selection = made.selector.init(evidence.make(made))
     mode = made.settings["batch_norm"]
     plan = plans.make(made.variables, made.backbone.blocks, selection, batch_norm=mode)
     changed: Settings = {**made.settings["optimizer"], "accumulate_steps": 1}

@@ -1,0 +1,76 @@
+"""Evidence: what a method may look at, made of a setup; training examples only."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from subtune_jax import augment, data, inputs
+from subtune_jax.contracts import Evidence
+from subtune_jax.network import HEAD
+from subtune_jax.setup import Setup
+
+VIEW = augment.Augment(crop=0.2, flip=True, colour=0.4)
+Batch = dict[str, Any]
+
+
+def make(setup: Setup) -> Evidence:
+    """The evidence of a setup, on batches of its size.
+
+    `batches` are not augmented. Of `views`, each is a random part of at least a fifth
+    of the image, maybe mirrored, in other colours.
+    """
+    count, size = len(setup.train.labels), setup.settings["batch_size"]
+    return Evidence(
+        params=setup.variables.params,
+        blocks=setup.backbone.blocks,
+        loss_fn=functools.partial(_loss, setup),
+        batches=functools.partial(_batches, setup),
+        seed=setup.settings["seed"],
+        epoch_batches=max(count // size, 1),
+        features=functools.partial(_features, setup),
+        views=functools.partial(_views, setup),
+    )
+
+
+def _loss(setup: Setup, params: Any, batch: Batch) -> jax.Array:
+    targets = jax.nn.one_hot(batch["labels"], len(setup.task.classes))
+    apply, stats = setup.backbone.apply, setup.variables.stats
+    logits, _ = apply(params, stats, batch["inputs"])
+    return setup.task.loss(logits, targets).mean()
+
+
+def _features(setup: Setup, params: Any, batch: Batch) -> jax.Array:
+    apply, stats = setup.backbone.apply, setup.variables.stats
+    return apply(params, stats, batch["inputs"], stop=HEAD)[0]
+
+
+def _batches(setup: Setup, count: int) -> Iterator[Batch]:
+    mean, std = (np.asarray(x, np.float32) for x in setup.backbone.normalize)
+    for images, labels in _read(setup, count):
+        yield {"inputs": (images - mean) / std, "labels": labels}
+
+
+def _views(setup: Setup, count: int) -> Iterator[Batch]:
+    seed = setup.settings["seed"]
+
+    @jax.jit
+    def seen(drawn: jax.Array, images: jax.Array) -> jax.Array:
+        one = functools.partial(augment.single, VIEW)
+        return inputs.normalize(setup.backbone, jax.vmap(one)(drawn, images))
+
+    for step, (images, labels) in enumerate(_read(setup, count)):
+        drawn = augment.draw(VIEW, seed, step, 2 * len(images))
+        twice = np.concatenate([images, images])
+        yield {"inputs": seen(drawn, twice), "labels": np.tile(labels, 2)}
+
+
+def _read(setup: Setup, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pixels `[B, H, W, 3]` and labels `[B]` of the first batches."""
+    train, size = setup.train, setup.settings["batch_size"]
+    seed, total = setup.settings["seed"], len(train.labels)
+    for step in range(count):
+        where = data.shuffled(seed, total, step * size, (step + 1) * size)
+        yield train.read(where).astype(np.float32), train.labels[where]

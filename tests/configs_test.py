@@ -11,11 +11,14 @@ import tensorflow_datasets as tfds
 
 from subtune_jax import grid, names, settings
 from subtune_jax.__main__ import COMMANDS
+from subtune_jax.tasks import vtab
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.glob("*.py"))
 VTAB = ("cifar100", "flowers102", "caltech101", "dmlab")
 ARGUMENTS = {  # that a file documents, beside those of its commands
+    "gps_fgvc": ("cub", "flowers", "cars", "dogs"),
+    "gps_vtab": vtab.PRESETS,
     "bench_subtuning": ("efficientnet_lite0", "vit_s14"),
     "subtuning_cifar": ("cifar10", "cifar100"),
     "subtuning_elpv": ("efficientnet_lite0", "vit_s14"),
@@ -71,6 +74,8 @@ def test_a_config_is_complete_with_each_of_its_arguments(spec):
         ("subtuning_vtab.py:cifar10", "did you mean 'cifar100'"),
         ("subtuning_vtab.py:dmlab,vit", "did you mean 'vit_b16'"),
         ("subtuning_released.py:dmlab", "there are cifar100, vtab"),
+        ("gps_vtab.py:svh", "did you mean 'svhn'"),
+        ("gps_fgvc.py:nabirds", "there are cars, cub, dogs, flowers"),
         ("subtuning_elpv.py:vit", "did you mean 'vit_s14'"),
     ],
 )
@@ -116,9 +121,12 @@ SMALL = {
 DRAWN = {"task.name": "structured", "task.examples": 60, "task.image_size": 16}
 DRAWN |= {"train_examples": 0, "validation_examples": 0, "optimizer.probe_steps": 2}
 FEWER = {"train_examples": 28, "validation_examples": 12, "compare.sizes": "(20,)"}
+RESULTS = {"train": "result"}  # others are called as their command
 RUNS = {  # command and config -> what makes it small, beside the above
     ("profile", "subtuning_vtab.py:caltech101"): {"trials.folds": 2},
     ("search", "subtuning_vtab.py:dmlab,vit_b16"): {"trials.folds": 2},
+    ("train", "gps_vtab.py:svhn"): {},
+    ("train", "gps_fgvc.py:dogs"): {},
     ("search", "subtuning_released.py"): {"trials.folds": 2},
     ("profile", "subtuning_cifar.py:cifar10"): {},
     ("compare", "subtuning_low_data.py"): {
@@ -135,7 +143,7 @@ def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
     more = [f"--config.{key}={value}" for key, value in changed.items()]
     with tfds.testing.mock_data(num_examples=160):
         assert run(command, spec, tmp_path, *more) == 0
-    content = json.loads((tmp_path / f"{command}.json").read_text())
+    content = json.loads((tmp_path / f"{RESULTS.get(command, command)}.json").read_text())
     if command == "profile":
         assert [row["blocks"] for row in content["rows"]][1:3] == [[b] for b in BLOCKS]
     if command == "search":

@@ -143,7 +143,8 @@ def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
     more = [f"--config.{key}={value}" for key, value in changed.items()]
     with tfds.testing.mock_data(num_examples=160):
         assert run(command, spec, tmp_path, *more) == 0
-    content = json.loads((tmp_path / f"{RESULTS.get(command, command)}.json").read_text())
+    name = RESULTS.get(command, command)
+    content = json.loads((tmp_path / f"{name}.json").read_text())
     if command == "profile":
         assert [row["blocks"] for row in content["rows"]][1:3] == [[b] for b in BLOCKS]
     if command == "search":

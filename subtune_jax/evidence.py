@@ -48,9 +48,8 @@ def _features(setup: Setup, params: Any, batch: Batch) -> jax.Array:
 
 
 def _batches(setup: Setup, count: int) -> Iterator[Batch]:
-    mean, std = (np.asarray(x, np.float32) for x in setup.backbone.normalize)
     for images, labels in _read(setup, count):
-        yield {"inputs": (images - mean) / std, "labels": labels}
+        yield {"inputs": inputs.normalize(setup.backbone, images), "labels": labels}
 
 
 def _views(setup: Setup, count: int) -> Iterator[Batch]:

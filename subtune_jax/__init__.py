@@ -14,7 +14,16 @@ import importlib
 from typing import Any
 
 _HOME = {"compact": "updates", "masked": "updates"}  # functions, and where they live
-__all__ = ["choose", "compact", "delta", "masked", "masks", "multitask", "scores"]
+__all__ = [
+    "choose",
+    "compact",
+    "delta",
+    "masked",
+    "masks",
+    "multitask",
+    "scores",
+    "selected",
+]
 
 
 def __getattr__(name: str) -> Any:

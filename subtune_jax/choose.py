@@ -6,17 +6,24 @@ host. Of equal scores the one with the lowest index wins, so a mask depends on t
 scores alone.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from subtune_jax import masks, ranking, trees
+from subtune_jax import budgets, column_ranking, masks, ranking, score_arrays
+from subtune_jax.budgets import Budget
 from subtune_jax.contracts import Mask
 from subtune_jax.names import near
 
-SCOPES = ("neuron", "array", "network")
+# Scope -> the name of what shares a budget with the array of that path.
+GROUPS: dict[str, Callable[[str], str]] = {
+    "array": lambda path: path,
+    "block": lambda path: path.split("/")[0],
+    "network": lambda path: "",
+}
+SCOPES = ("neuron", *GROUPS)
+share = budgets.share  # how a fraction is rounded, for those who need to know before
 
 
 def by_scope(
@@ -25,32 +32,32 @@ def by_scope(
     fraction: float | None = None,
     count: int | None = None,
     neuron_axes: Mapping[str, Sequence[int]] | None = None,
+    budget_bytes: int | None = None,
 ) -> Mask:
-    """Marks the best scores of every neuron, of every array or of the whole network.
+    """Marks the best scores of every neuron, array or block, or of the whole network.
+
+    Ties go to the first leaf in the order of sorted paths, then to the lowest flat
+    index. Exactly one of `fraction`, `count` and `budget_bytes` is given.
 
     Args:
       scores: tree of arrays.
-      scope: `"neuron"`, `"array"` or `"network"`.
-      fraction: share of each neuron, each array or the network, as `share` rounds it.
-      count: number of elements of each of them; exactly one of the two is given.
+      scope: `"neuron"`, `"array"`, `"block"` (all arrays with the same first key) or
+        `"network"`.
+      fraction: share of each of them in [0, 1], as `share` rounds it.
+      count: number of elements of each of them, 1 or more.
       neuron_axes: as in `top_per_neuron`.
+      budget_bytes: of the delta of each of them, 8 or more: as many elements as fit,
+        all where all fit; see `budgets.fitting`.
 
     Raises:
       ValueError: unknown scope, none or two budgets, or more than there is.
     """
-    if (fraction is None) == (count is None):
-        raise ValueError(f"{fraction=}, {count=}; exactly one of them is needed")
+    budget = budgets.one_of(fraction=fraction, count=count, budget_bytes=budget_bytes)
     if scope not in SCOPES:
         raise ValueError(f"no scope named {scope!r}; {near(scope, SCOPES)}")
-
-    def budget(size: int, where: str) -> int:
-        if fraction is not None:
-            return share(fraction, size)
-        return _whole("count", count, 1, size, where)
-
     if scope == "neuron":
         return _per_neuron(scores, budget, neuron_axes)
-    return _per_array(scores, budget) if scope == "array" else _overall(scores, budget)
+    return _per_group(scores, budget, GROUPS[scope])
 
 
 def top_per_neuron(
@@ -84,9 +91,7 @@ def top_per_neuron(
     Fine-Tuning", arXiv:2312.10136. Its kernels are `[out, in, h, w]`: among equal
     scores it may keep others than these.
     """
-    return _per_neuron(
-        scores, lambda fan_in, where: _whole("k", k, 1, fan_in, where), neuron_axes
-    )
+    return _per_neuron(scores, budgets.one_of(k=k), neuron_axes)
 
 
 def top_per_array(scores: Any, fraction: float) -> Mask:
@@ -97,112 +102,66 @@ def top_per_array(scores: Any, fraction: float) -> Mask:
     Raises:
       ValueError: `fraction` is outside [0, 1], or a score is NaN.
     """
-    return _per_array(scores, lambda size, _: share(fraction, size))
+    return _per_group(scores, budgets.one_of(fraction=fraction), GROUPS["array"])
 
 
 def top_overall(scores: Any, count: int) -> Mask:
     """Marks the `count` best scores of all arrays together, `0 <= count <= n`.
 
     Ties go to the first leaf in the order of sorted paths, then to the lowest flat
-    index. Reads the scores about twice and sorts few of them.
+    index. Reads the scores about once and sorts few of them.
 
     Raises:
       ValueError: `count` is out of range, or a score is NaN.
     """
-    return _overall(scores, lambda size, where: _whole("count", count, 0, size, where))
-
-
-def share(fraction: float, size: int) -> int:
-    """`fraction` of `size` elements, half rounded up; at least 1 unless it is 0.
-
-    >>> share(0.25, 10), share(0.001, 10), share(0.0, 10)
-    (3, 1, 0)
-
-    Raises:
-      ValueError: `fraction` is outside [0, 1].
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction={fraction} is outside [0, 1]")
-    return min(size, max(int(fraction * size + 0.5), int(fraction > 0)))
-
-
-Budget = Callable[[int, str], int]  # (elements there are, where) -> how many to mark
+    budget = budgets.one_of(count=count, least=0)
+    return _per_group(scores, budget, GROUPS["network"])
 
 
 def _per_neuron(
     scores: Any, budget: Budget, neuron_axes: Mapping[str, Sequence[int]] | None
 ) -> Mask:
-    outputs, marks = neuron_axes or {}, {}
-    arrays = _arrays(scores)
-    for path in outputs:
-        if path not in arrays:
-            raise ValueError(f"neuron_axes of {path!r}; {trees.nearest(path, arrays)}")
-    for path, score in arrays.items():
-        if score.ndim < 2 and path not in outputs:
-            marks[path] = np.zeros(score.shape, bool)
-            continue
-        axes = _axes(path, score, outputs.get(path, (-1,)))
-        last = range(score.ndim - len(axes), score.ndim)
-        moved = np.moveaxis(score, axes, last)
-        out = math.prod(score.shape[axis] for axis in axes)
-        fan_in = math.prod(score.shape) // max(out, 1)
-        k = budget(fan_in, _where(path, score))
-        marked = ranking.top_of_columns(moved.reshape(fan_in, out), k).reshape(
-            moved.shape
-        )
-        marks[path] = np.ascontiguousarray(np.moveaxis(marked, last, axes))
+    found = score_arrays.read(scores)
+    axes = score_arrays.output_axes(found, neuron_axes)
+    columns, ks = [], []
+    for path, score in found.items():
+        columns.append(score_arrays.columns_of(score, axes[path]))
+        place = score_arrays.where(path, score)
+        ks.append(budget(len(columns[-1]), place) if axes[path] else 0)
+    marks = ranking.blank(each.shape for each in columns)
+    _rank(found, column_ranking.top, columns, marks, ks)
+    marked = dict(zip(found, marks, strict=True))
+    for path, score in found.items():
+        back = score_arrays.uncolumned(marked[path], score.shape, axes[path])
+        marked[path] = back
+    return masks.fill(scores, marked)
+
+
+def _per_group(scores: Any, budget: Budget, group: Callable[[str], str]) -> Mask:
+    found = score_arrays.read(scores)
+    blank = ranking.blank(score.shape for score in found.values())
+    marks = dict(zip(found, blank, strict=True))
+    groups: dict[str, list[str]] = {}
+    for path in found:
+        groups.setdefault(group(path), []).append(path)
+    for name, paths in groups.items():
+        some = [found[path] for path in paths]
+        place = f" for block {name!r}" if name else ""
+        if name in found:
+            place = score_arrays.where(name, found[name])
+        number = budget(sum(score.size for score in some), place)
+        kind = np.result_type(np.float32, *some)
+        rows = [score.ravel().astype(kind, copy=False) for score in some]
+        flat = [marks[path].reshape(-1) for path in paths]  # views, to be filled
+        _rank(found, ranking.top, rows, flat, number)
     return masks.fill(scores, marks)
 
 
-def _per_array(scores: Any, budget: Budget) -> Mask:
-    marks = {}
-    for path, score in _arrays(scores).items():
-        number = budget(score.size, _where(path, score))
-        marks[path] = ranking.top([score.ravel()], number)[0].reshape(score.shape)
-    return masks.fill(scores, marks)
-
-
-def _overall(scores: Any, budget: Budget) -> Mask:
-    arrays = _arrays(scores)
-    number = budget(sum(score.size for score in arrays.values()), "")
-    kind = np.result_type(np.float32, *arrays.values())
-    flat = [score.ravel().astype(kind, copy=False) for score in arrays.values()]
-    marked = zip(arrays.items(), ranking.top(flat, number), strict=True)
-    return masks.fill(scores, {p: m.reshape(s.shape) for (p, s), m in marked})
-
-
-def _arrays(scores: Any) -> dict[str, np.ndarray]:
-    """Scores on the host by path, in float32 or float64."""
-    arrays = {}
-    for path, leaf in trees.leaves(scores).items():
-        score = np.asarray(leaf)
-        if score.dtype not in (np.float32, np.float64):
-            wide = np.float32 if score.dtype.itemsize <= 2 else np.float64
-            score = score.astype(wide)
-        if score.size and np.isnan(score.max()):
-            number = np.count_nonzero(np.isnan(score))
-            raise ValueError(f"{number} NaN{_where(path, score)}; scores are numbers")
-        arrays[path] = score
-    return arrays
-
-
-def _axes(path: str, score: np.ndarray, given: Sequence[int]) -> tuple[int, ...]:
-    axes = tuple(
-        axis % score.ndim for axis in given if -score.ndim <= axis < score.ndim
-    )
-    if len(set(axes)) != len(given):
-        raise ValueError(
-            f"neuron axes {tuple(given)} are not axes{_where(path, score)}"
-        )
-    return axes
-
-
-def _whole(name: str, value: Any, low: int, high: int, where: str) -> int:
-    if not low <= value <= high or value != int(value):
-        kind = "" if value == int(value) else "no whole number or "
-        raise ValueError(f"{name}={value} is {kind}outside [{low}, {high}]{where}")
-    return int(value)
-
-
-def _where(path: str, score: np.ndarray) -> str:
-    return f" for {path!r} {score.shape}" if path else f" for an array {score.shape}"
+def _rank(
+    found: Mapping[str, np.ndarray], rank: Callable[..., None], *given: Any
+) -> None:
+    try:
+        rank(*given)
+    except FloatingPointError:
+        score_arrays.refuse_nan(found)  # says where; ranking does not know the names
+        raise

@@ -5,9 +5,13 @@
 Each run is that of its own command, in a folder of its own below the workdir: the same
 command resumes where it was killed. Writes `compare.json`, `compare.md`, `pareto.png`
 and, with several sizes of training data, `sizes.png`.
+
+With `compare.rates`, validation chooses the learning rate of every training. The runs
+at other rates keep their test metric in their folders; nothing here reads it.
 """
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from subtune_jax import commands, grid, outcome, profile, search, train, valued, workdir
-from subtune_jax import settings as settings_
-from subtune_jax.grid import Job
+from subtune_jax.grid import Job, Place
+from subtune_jax.loop import NonFiniteLossError
 from subtune_jax.report import pareto
 from subtune_jax.report import sizes as sizes_
 from subtune_jax.settings import Settings
 
 Row = dict[str, Any]
+Results = Sequence[tuple[Job, Mapping[str, Any]]]
+Tried = Mapping[Place, Mapping[float, Sequence[float]]]  # -> learning rate -> metrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,15 +48,11 @@ def run(settings: Settings, folder: Path) -> Path:
         given = "compare has no methods, profiles or searches"
         raise ValueError(f"{given}; set compare.methods, .profiles or .searches")
     plain = {key: value for key, value in settings.items() if key != "compare"}
-    complete = [settings_.changed(plain, *job.changes) for job in jobs]
+    complete = [(job, grid.complete(plain, job)) for job in jobs]
     workdir.check(folder, settings)
     workdir.claim(folder, settings)
-    say, results = commands.progress(), []
-    for number, (job, own) in enumerate(zip(jobs, complete, strict=True), 1):
-        say(f"{number} of {len(jobs)}: {job.folder}")
-        path = _run(job, own, folder / job.folder, options)
-        results.append((job, json.loads(path.read_text())))
-    rows = table(results)
+    tried, results = _run_all(complete, folder, options)
+    rows = table(results, tried)
     content = {
         "rows": rows, "sizes": sizes(results, options.seeds[0]),
         "profiles": [_profiled(job, r) for job, r in results if "best" in r],
@@ -65,17 +67,83 @@ def run(settings: Settings, folder: Path) -> Path:
     return workdir.write_json(folder / "compare.json", content)
 
 
-def _run(job: Job, settings: Settings, folder: Path, options: grid.Options) -> Path:
-    if job.command == "profile":
-        return profile.run(settings, folder, options.proxies)
-    return {"search": search.run, "train": train.run}[job.command](settings, folder)
+def _run_all(
+    jobs: Sequence[tuple[Job, Settings]], folder: Path, options: grid.Options
+) -> tuple[Tried, Results]:
+    """Runs what votes, then the rest at the learning rates that were chosen.
+
+    Returns:
+      What each rate brought, and the results without those at rates not chosen.
+    """
+    early = [job for job, _ in jobs if job.votes]
+    total = len(early) + (len(jobs) - len(early)) // max(len(options.rates), 1)
+    say, results = commands.progress(), []
+
+    def go(job: Job, own: Settings) -> None:
+        say(f"{len(results) + 1} of {total}: {job.folder}")
+        results.append((job, _run(job, own, folder / job.folder, options)))
+
+    for job, own in jobs:
+        if job.votes:
+            go(job, own)
+    tried = _tried(results)
+    chosen = {place: grid.best(values) for place, values in tried.items()}
+    for job, own in jobs:
+        if not job.votes and _rate(own) == chosen[grid.place(job)]:
+            go(job, own)
+    return tried, [
+        (job, result)
+        for job, result in results
+        if job.rate is None or _rate(result["config"]) == chosen[grid.place(job)]
+    ]
 
 
-def table(results: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Row]:
+def _run(
+    job: Job, settings: Settings, folder: Path, options: grid.Options
+) -> Mapping[str, Any]:
+    """The run's result; only -inf on validation where a rate that votes fails it."""
+    try:
+        if job.command == "profile":
+            path = profile.run(settings, folder, options.proxies)
+        else:
+            command = {"search": search.run, "train": train.run}[job.command]
+            path = command(settings, folder)
+    except NonFiniteLossError as error:
+        if job.rate is None or not job.votes:
+            raise
+        print(f"{job.folder}: {error}", file=sys.stderr, flush=True)
+        return {"metrics": {"validation": -math.inf}, "config": settings}
+    return json.loads(path.read_text())
+
+
+def _tried(results: Results) -> Tried:
+    """The validation metrics, and nothing else, of the runs that vote on a rate."""
+    tried: dict[Place, dict[float, list[float]]] = {}
+    for job, result in results:
+        if job.rate is not None:
+            here = tried.setdefault(grid.place(job), {})
+            values = here.setdefault(_rate(result["config"]), [])
+            values.append(result["metrics"]["validation"])
+    return tried
+
+
+def _rate(settings: Settings) -> float:
+    return settings["optimizer"]["learning_rate"]
+
+
+def table(results: Results, tried: Tried | None = None) -> list[Row]:
     """A row for each task, network and method: the test metric over seeds, and costs.
 
     `flops`, `seconds` and `train_steps` are of one training; `search` is the ledger of
-    the search before it, its mean over seeds.
+    the search before it, its mean over seeds. Rows of trainings have, as means over
+    seeds, `validation`, the counts `selected`, `extras` and `head` and their
+    `fraction`, `optimizer_bytes`, `delta_bytes` and `step_seconds`; and the learning
+    rate, `rate`, with those that were tried in `rates`: the mean `validation` of the
+    seeds that voted, None where training failed.
+
+    Args:
+      results: of the runs, those at other rates than the chosen one left out.
+      tried: validation metrics of the rates that were chosen from.
     """
     found: dict[tuple[str, str, str], list[Row]] = {}
     for job, result in results:
@@ -83,25 +151,21 @@ def table(results: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Row]:
             continue
         for row in _rows(job, result):
             found.setdefault((job.task, job.network, row["method"]), []).append(row)
-    return [_merged(*key, rows) for key, rows in found.items()]
+    merged = {key: _merged(*key, rows) for key, rows in found.items()}
+    for place, rates in (tried or {}).items():
+        merged[place]["rates"] = [_mean(rate, rates[rate]) for rate in sorted(rates)]
+    return list(merged.values())
+
+
+def _mean(rate: float, values: Sequence[float]) -> Row:
+    mean = statistics.fmean(values)
+    return {"rate": rate, "validation": mean if math.isfinite(mean) else None}
 
 
 def _rows(job: Job, result: Mapping[str, Any]) -> list[Row]:
     """The rows of one run, a value or several each."""
     if job.command == "train":
-        cost = result["cost"]
-        flops = cost["step_flops"] * cost["train_steps"]
-        counts, metrics = result["trainable"], result["metrics"]
-        return [
-            {
-                "method": job.method,
-                "values": [metrics["test"]],
-                "trainable": counts["selected"] + counts["extras"],
-                "train_steps": cost["train_steps"],
-                "flops": flops,
-                "seconds": cost["train_seconds"],
-            }
-        ]
+        return [_training(job, result)]
     rows = []
     for final in result.get("final", {}).get("rows", []):
         row = {key: final[key] for key in (*COSTS, "trainable")}
@@ -114,15 +178,39 @@ def _rows(job: Job, result: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def _training(job: Job, result: Mapping[str, Any]) -> Row:
+    cost, counts, metrics = result["cost"], result["trainable"], result["metrics"]
+    steps, seconds = cost["train_steps"], cost["train_seconds"]
+    return {
+        "method": job.method,
+        "values": [metrics["test"]],
+        "trainable": counts["selected"] + counts["extras"],
+        "train_steps": steps,
+        "flops": cost["step_flops"] * steps,
+        "seconds": seconds,
+        "validation": metrics["validation"],
+        **{key: counts[key] for key in COUNTS},
+        **{key: cost[key] for key in BYTES},
+        "step_seconds": seconds / steps,
+        "rate": _rate(result["config"]),
+    }
+
+
 COSTS = ("train_steps", "flops", "seconds")
+COUNTS = ("selected", "extras", "head", "fraction")
+BYTES = ("optimizer_bytes", "delta_bytes")
+TRAINING = ("validation", *COUNTS, *BYTES, "step_seconds")  # what its rows have besides
 
 
 def _merged(task: str, network: str, method: str, rows: Sequence[Row]) -> Row:
     values = [value for row in rows for value in row["values"]]
     merged: Row = {"task": task, "network": network, "method": method}
     merged |= valued.summary(values)
-    for key in ("trainable", *COSTS):
+    more = TRAINING if "rate" in rows[0] else ()
+    for key in ("trainable", *COSTS, *more):
         merged[key] = statistics.fmean(row[key] for row in rows)
+    if more:
+        merged["rate"] = rows[0]["rate"]  # the same for every seed
     ledgers = [row["search"] for row in rows if "search" in row]
     if ledgers:
         merged["search"] = {
@@ -154,7 +242,7 @@ def overall(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def sizes(results: Sequence[tuple[Job, Mapping[str, Any]]], seed: int) -> list[Row]:
+def sizes(results: Results, seed: int) -> list[Row]:
     """Final rows of the first seed's searches by number of training examples."""
     found = []
     for job, result in results:
@@ -171,35 +259,60 @@ def sizes(results: Sequence[tuple[Job, Mapping[str, Any]]], seed: int) -> list[R
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, one for each task and network, methods best first."""
+    """The table, one for each task and network, methods best first.
+
+    Where all rows are trainings, their counts, bytes and rates take the place of the
+    ledgers of searches.
+    """
     lines: list[str] = []
     for task, network in dict.fromkeys((r["task"], r["network"]) for r in rows):
         own = [r for r in rows if (r["task"], r["network"]) == (task, network)]
-        lines += [f"### {task} / {network}", "", *HEADING]
+        plain = all("rate" in row for row in own)
+        columns, cells = (TRAININGS, _training_cells) if plain else (SEARCHES, _cells)
+        lines += [f"### {task} / {network}", "", f"| {' | '.join(columns)} |"]
+        lines.append("|---" * len(columns) + "|")
         for row in sorted(own, key=lambda row: -row["mean"]):
-            ledger = row.get("search", dict.fromkeys(LEDGER, 0))
-            cells = [
-                row["method"],
-                f"{row['mean']:.3f} ± {row['std']:.3f}",
-                f"{row['trainable']:,.0f}",
-                f"{row['train_steps']:.0f}",
-                f"{row['flops'] / 1e12:.3g}",
-                f"{row['seconds']:.0f}",
-                *(f"{ledger[key]:.0f}" for key in LEDGER[:2]),
-                f"{ledger['flops'] / 1e12:.3g}",
-                f"{ledger['seconds']:.0f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(f"| {' | '.join(cells(row))} |")
         lines.append("")
     return "\n".join(lines)
 
 
+def _cells(row: Row) -> list[str]:
+    ledger = row.get("search", dict.fromkeys(LEDGER, 0))
+    return [
+        row["method"],
+        f"{row['mean']:.3f} ± {row['std']:.3f}",
+        f"{row['trainable']:,.0f}",
+        f"{row['train_steps']:.0f}",
+        f"{row['flops'] / 1e12:.3g}",
+        f"{row['seconds']:.0f}",
+        *(f"{ledger[key]:.0f}" for key in LEDGER[:2]),
+        f"{ledger['flops'] / 1e12:.3g}",
+        f"{ledger['seconds']:.0f}",
+    ]
+
+
+def _training_cells(row: Row) -> list[str]:
+    return [
+        row["method"],
+        f"{row['mean']:.3f} ± {row['std']:.3f}",
+        f"{min(row['values']):.3f}",
+        *(f"{row[key]:,.0f}" for key in COUNTS[:3]),
+        f"{row['optimizer_bytes'] / 1e3:,.0f}",
+        f"{row['step_seconds'] * 1e3:,.1f}",
+        f"{row['rate']:.3g}",
+    ]
+
+
 LEDGER = ("trainings", "train_steps", "flops", "seconds")
-HEADING = [
-    "| method | test | trained | steps | Tflop | seconds | search: trainings | steps "
-    "| Tflop | seconds |",
-    "|---|---|---|---|---|---|---|---|---|---|",
-]
+SEARCHES = (
+    "method", "test", "trained", "steps", "Tflop", "seconds",
+    "search: trainings", "steps", "Tflop", "seconds",
+)  # fmt: skip
+TRAININGS = (
+    "method", "test", "worst", "selected", "extras", "head", "optimiser kB", "step ms",
+    "rate",
+)  # fmt: skip
 
 
 def _profiled(job: Job, result: Mapping[str, Any]) -> Row:

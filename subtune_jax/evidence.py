@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import augment, data, inputs
@@ -49,7 +50,8 @@ def _features(setup: Setup, params: Any, batch: Batch) -> jax.Array:
 
 def _batches(setup: Setup, count: int) -> Iterator[Batch]:
     for images, labels in _read(setup, count):
-        yield {"inputs": inputs.normalize(setup.backbone, images), "labels": labels}
+        seen = inputs.normalize(setup.backbone, jnp.asarray(images))
+        yield {"inputs": seen, "labels": labels}
 
 
 def _views(setup: Setup, count: int) -> Iterator[Batch]:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from subtune_jax import masks, sparse, trees
@@ -18,7 +17,7 @@ class Plan(NamedTuple):
       mask: full tree of booleans, head included.
       counts: `selected`, `extras`, `head`, `base` elements and their `fraction`.
       values: float32 masters of what is selected, host arrays.
-      positions: of the partial leaves.
+      positions: of the partial leaves, `[k]`, or `[O, K]` by `sparse.arrange`.
       training: blocks that use and update batch statistics.
       start: the earliest block that moves.
     """
@@ -46,7 +45,11 @@ def make(
     )
     extras = nothing if selection.extras is None else selection.extras
     mask = masks.union(masks.union(selection.mask, extras), whole_head)
-    positions = sparse.find(params, mask)
+    shapes = {path: np.shape(leaf) for path, leaf in trees.flatten(params).items()}
+    positions = {
+        path: sparse.arrange(np.asarray(where), shapes[path])
+        for path, where in sparse.find(params, mask).items()
+    }
     values = sparse.gather(positions, params, mask)
     values = {path: np.array(leaf, np.float32) for path, leaf in values.items()}
     moving = {path.split("/")[0] for path in values}
@@ -54,7 +57,7 @@ def make(
         mask=mask,
         counts=_counts(params, selection.mask, mask, whole_head),
         values=values,
-        positions=jax.tree.map(np.asarray, positions),
+        positions=positions,
         training=tuple(
             block for block in blocks if block in moving and batch_norm == "trained"
         ),

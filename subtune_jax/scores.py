@@ -3,32 +3,45 @@
 Every function returns a tree like `params`, of float32 whatever the parameters' type.
 """
 
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from subtune_jax import trees
+from subtune_jax import accumulate, reductions
+from subtune_jax.activations import activation
 from subtune_jax.contracts import Params
-from subtune_jax.names import near
+from subtune_jax.data_free import low_rank, magnitude, random
+from subtune_jax.devices import Devices
+from subtune_jax.fisher import fisher_expected
+from subtune_jax.reductions import PER_EXAMPLE, REDUCTIONS, Loss
+from subtune_jax.until import Gathered, Until, until_stable
 
-PER_EXAMPLE = "per_example_squares"
-REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "abs_of_sum": lambda grad: grad,
-    "sum_of_abs": jnp.abs,
-    "sum_of_squares": jnp.square,
-    PER_EXAMPLE: jnp.square,
-}
+__all__ = [
+    "PER_EXAMPLE",
+    "REDUCTIONS",
+    "Gathered",
+    "Until",
+    "activation",
+    "fisher_expected",
+    "gradient",
+    "gradients",
+    "low_rank",
+    "magnitude",
+    "movement",
+    "random",
+    "snip",
+    "until_stable",
+]
 
 
 def gradient(
-    loss_fn: Callable[[Params, Any], jax.Array],
+    loss_fn: Loss,
     params: Params,
     batches: Iterable[Any],
     reduce: str,
+    devices: Devices | None = None,
 ) -> Params:
     """Gradients over `batches`, reduced to one number per element, in float32.
 
@@ -52,61 +65,86 @@ def gradient(
       batches: trees of arrays with a leading axis; an iterator is read once, a batch
         at a time. A new batch shape compiles anew.
       reduce: one of the four above.
+      devices: that share the rows of each batch; see `gradients`.
 
     Raises:
-      ValueError: unknown `reduce`, or no batches.
+      ValueError: unknown `reduce`, no batches, or rows that do not divide over the
+        devices.
 
     Source: what each paper's released code accumulates. GPS (arXiv:2312.10136) does
     so with a contrastive loss on features, FISH (arXiv:2111.09839) with the label's
     loss, DPS (arXiv:2211.01642) while it trains.
     """
-    if reduce not in REDUCTIONS:
-        raise ValueError(f"no reduce named {reduce!r}; {near(reduce, REDUCTIONS)}")
-    add = jax.jit(_accumulate(loss_fn, reduce), donate_argnums=0)
-    total = jax.tree.map(lambda p: jnp.zeros(np.shape(p), jnp.float32), params)
-    empty = True
-    for batch in batches:
-        total, empty = add(total, params, batch), False
-    if empty:
-        raise ValueError("gradient scores of 0 batches; at least one is needed")
-    return jax.tree.map(jnp.abs, total) if reduce == "abs_of_sum" else total
+    return gradients(loss_fn, params, batches, (reduce,), devices)[reduce]
 
 
-def magnitude(params: Params) -> Params:
-    """`abs(params)`."""
-    return jax.tree.map(lambda p: np.abs(np.asarray(p, np.float32)), params)
+def gradients(
+    loss_fn: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    reduces: Sequence[str],
+    devices: Devices | None = None,
+) -> dict[str, Params]:
+    """Several reductions of the same gradients, from one pass over `batches`.
 
+    The gradient of each batch is computed once for all of them. Those of its examples
+    are computed besides where `per_example_squares` is asked for: their mean is the
+    batch's gradient up to rounding at best, and not for a loss that couples rows.
 
-def random(params: Params, seed: int) -> Params:
-    """Uniform scores in [0, 1), the same for a seed, a path and a shape.
+    On several devices each differentiates the loss of its rows, and one sum a batch
+    over the devices comes before anything is squared. The numbers are those of one
+    device up to rounding if the loss is a mean over rows, in which no row takes part
+    in another's term. The contrastive loss of GPS is none: it would contrast each
+    image with those of its own device only, another score.
 
-    A leaf's scores do not depend on the other leaves. Of 86 M draws of 24 bits about
-    five are equal to any one of them, so ties do not bias a choice.
+    Args:
+      loss_fn: as in `gradient`; a mean over rows for several devices.
+      params: as in `gradient`.
+      batches: as in `gradient`.
+      reduces: names of `gradient`'s table, at least one.
+      devices: that share the rows of each batch, of `subtune_jax.devices.choose`; the
+        scores come back as NumPy arrays. None for the default device.
+
+    Returns:
+      A dict from each name of `reduces` to its scores.
+
+    Raises:
+      ValueError: as in `gradient`, or there are no `reduces`.
     """
-
-    def draw(path: str, leaf: Any) -> np.ndarray:
-        rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
-        return rng.random(np.shape(leaf), np.float32)
-
-    return trees.map_leaves(draw, params)
+    sums = reductions.sums(loss_fn, params, batches, reduces, devices)
+    found = reductions.scores(accumulate.last(sums), devices)
+    return {reduce: found[reduce] for reduce in reduces}  # jit sorted the keys
 
 
-def _accumulate(loss_fn: Callable[[Params, Any], jax.Array], reduce: str) -> Any:
-    part = REDUCTIONS[reduce]
+def snip(
+    loss_fn: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    devices: Devices | None = None,
+) -> Params:
+    """Connection sensitivity: `abs(w * sum_b g_b)`, in float32.
 
-    def plus(total: Params, grads: Params) -> Params:
-        return jax.tree.map(lambda t, g: t + part(g.astype(t.dtype)), total, grads)
+    Arguments and errors are those of `gradient`.
 
-    def add(total: Params, params: Params, batch: Any) -> Params:
-        return plus(total, jax.grad(loss_fn)(params, batch))
+    Source: SNIP (Lee et al., arXiv:1810.02340), which prunes a new network by one
+    batch and divides by the sum over the network; that changes no rank.
+    """
+    return jax.tree.map(jnp.abs, movement(loss_fn, params, batches, devices))
 
-    def add_examples(total: Params, params: Params, batch: Any) -> Params:
-        # One at a time: XLA's CPU products of a vmapped batch of one took four to
-        # fifteen times as long (131 k parameters and more), and B gradients of memory.
-        def one(total: Params, example: Any) -> tuple[Params, None]:
-            return add(total, params, example), None
 
-        single = jax.tree.map(lambda x: jnp.expand_dims(x, 1), batch)
-        return jax.lax.scan(one, total, single)[0]
+def movement(
+    loss_fn: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    devices: Devices | None = None,
+) -> Params:
+    """`-w * sum_b g_b`, in float32: positive where a step would enlarge the weight.
 
-    return add_examples if reduce == PER_EXAMPLE else add
+    Arguments and errors are those of `gradient`.
+
+    Source: movement pruning (Sanh et al., arXiv:2005.07683), which adds up
+    `-w_t * g_t` along training, as both move; here the weights are those of the base.
+    """
+    sums = reductions.sums(loss_fn, params, batches, ("abs_of_sum",), devices)
+    total = accumulate.read(accumulate.last(sums), devices)["abs_of_sum"]
+    return jax.tree.map(lambda w, g: -jnp.asarray(w, jnp.float32) * g, params, total)

@@ -2,8 +2,8 @@
 
 Only the trained part of the tree is differentiated, so that back-propagation ends
 at the earliest trained block and frozen arrays have no gradient to be reduced,
-clipped or logged by accident. The gradient of a leaf that is trained in part is
-gathered at once: all that follows sees the k selected values.
+clipped or logged by accident. Of a leaf that is trained in part only k numbers leave
+the place where its gradient arises (`taps`): all that follows sees these.
 """
 
 from collections.abc import Callable, Collection
@@ -15,7 +15,7 @@ import optax
 
 from subtune_jax import augment as augmentation
 from subtune_jax import inputs as inputs_
-from subtune_jax import sparse, trees
+from subtune_jax import sparse, taps, trees
 from subtune_jax.contracts import Backbone, Params
 from subtune_jax.devices import AXIS
 from subtune_jax.sparse import Flat
@@ -26,7 +26,8 @@ class Fixed(NamedTuple):
 
     Attributes:
       frozen: path -> array of every leaf that is not trained, compute type.
-      positions: path -> int32 `[k]`, the selected elements of each partial leaf.
+      positions: path -> int32 `[k]` or `[O, K]`, the selected elements of each
+        partial leaf.
       resident: the data set, if it lives on the devices.
     """
 
@@ -40,7 +41,8 @@ class State(NamedTuple):
 
     Attributes:
       step: int32, steps done.
-      values: float32 masters: whole leaves, and `[k]` of each partial leaf.
+      values: float32 masters: whole leaves, and k of each partial leaf, shaped as
+        its positions.
       partial: path -> the partial leaves with their values in place, compute type.
       opt_state: of the transformation over `values`.
       ema: averaged `values`, or None.
@@ -93,7 +95,7 @@ def start(
       params: path -> array, all parameters, float32.
       stats: running statistics.
       values: float32 masters, from `sparse.gather`.
-      positions: of the partial leaves, from `sparse.find`.
+      positions: of the partial leaves.
     """
     rest = {p: _cast(recipe, leaf) for p, leaf in params.items() if p not in values}
     partial = {
@@ -114,8 +116,7 @@ def start(
 def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
     """The per-device step `(state, fixed, piece) -> (state, metrics)`."""
 
-    def loss_of(trained, state, fixed, piece):
-        whole, partial = trained
+    def loss_of(whole, partial, stats, fixed, piece):
         inputs, targets = inputs_.labelled(
             fixed.resident, piece, recipe.classes, recipe.augment
         )
@@ -123,7 +124,7 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
         flat |= {path: _cast(recipe, leaf) for path, leaf in whole.items()}
         logits, stats = recipe.backbone.apply(
             trees.nest(flat),
-            state.stats,
+            stats,
             _enter(recipe, inputs),
             training=recipe.training,
             weight=piece["weight"],
@@ -138,14 +139,10 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
 
     def sums_of(state, fixed, piece):
         whole = {p: v for p, v in state.values.items() if p not in fixed.positions}
-        trained = (whole, state.partial)
-        slope = jax.grad(loss_of, has_aux=True)
-        (grads, dense), (sums, stats) = slope(trained, state, fixed, piece)
-        few = {
-            path: sparse.take(dense[path], where).astype(jnp.float32)
-            for path, where in fixed.positions.items()
-        }
-        return grads | few, sums, stats
+        rest = state.stats, fixed, piece
+        found = taps.gradient(loss_of, whole, state.partial, fixed.positions, *rest)
+        _, (sums, stats) = found.output
+        return found.whole | found.few, sums, stats
 
     def train(state, fixed, piece):
         grads, sums, stats = _accumulate(recipe, sums_of, state, fixed, piece)

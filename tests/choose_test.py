@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subtune_jax import choose, ranking, trees
+from subtune_jax import budgets, choose, ranking, trees
+from subtune_jax.delta import changes
 
 AXES = {"attn/query": (1, 2), "attn/out": (-1,)}
+VALUES = [
+    [0.0, 1.0],
+    [-0.0, 0.0, -1.0, np.inf, -np.inf],
+    [0.5],  # all equal
+    [-np.inf, -3.0, -2.0],
+    None,  # normal
+]
 
 
 @st.composite
 def score_trees(draw):
-    """Trees with many ties, infinities, negative zeros and several types."""
+    """Trees with many ties, infinities, negative scores and several types."""
     sizes = st.integers(1, 5)
     i, o, h, d = (draw(sizes) for _ in range(4))
     shapes = {
@@ -28,9 +36,7 @@ def score_trees(draw):
         "scale": (),
     }
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
-    values = draw(
-        st.sampled_from([[0.0, 1.0], [-0.0, 0.0, -1.0, np.inf, -np.inf], None])
-    )
+    values = draw(st.sampled_from(VALUES))
     kind = draw(st.sampled_from([np.float32, np.float64, np.float16, jnp.bfloat16]))
 
     def leaf(shape):
@@ -155,15 +161,73 @@ def test_by_scope_is_the_same_choice_by_name(scores, fraction, data):
     assert_masks(network, scores, slow_overall(flat, count))
 
 
+@settings(deadline=None, max_examples=60)
+@given(score_trees(), st.floats(0, 1))
+def test_a_block_has_a_budget_of_its_own(scores, fraction):
+    flat = arrays(scores)
+    blocks = {}
+    for path in flat:
+        blocks.setdefault(path.split("/")[0], {})[path] = flat[path]
+    expected = {}
+    for block in blocks.values():
+        total = sum(score.size for score in block.values())
+        expected |= slow_overall(block, choose.share(fraction, total))
+    chosen = choose.by_scope(scores, "block", fraction=fraction)
+    assert_masks(chosen, scores, expected)
+    one = choose.by_scope(scores, "block", count=1)
+    for name in scores:
+        assert (
+            sum(flags.sum() for flags in trees.flatten({"": one[name]}).values()) == 1
+        )
+
+
+@settings(deadline=None, max_examples=40)
+@given(score_trees(), st.integers(8, 2000))
+def test_a_budget_of_bytes_buys_as_many_elements_as_fit(scores, size):
+    flat = arrays(scores)
+    for scope in ("array", "block", "network"):
+        chosen = choose.by_scope(scores, scope, budget_bytes=size)
+        groups = {}
+        for path in flat:
+            key = {"array": path, "block": path.split("/")[0]}.get(scope, "")
+            groups.setdefault(key, {})[path] = flat[path]
+        expected = {}
+        for group in groups.values():
+            total = sum(score.size for score in group.values())
+            expected |= slow_overall(group, min(total, size // 8))
+        assert_masks(chosen, scores, expected)
+    neuron = choose.by_scope(scores, "neuron", neuron_axes=AXES, budget_bytes=size)
+    expected = {
+        path: slow_per_neuron(score, AXES.get(path, (-1,)), lambda n: min(n, size // 8))
+        for path, score in flat.items()
+    }
+    assert_masks(neuron, scores, expected)
+
+
+@pytest.mark.parametrize("fraction", [1e-5, 1e-3, 0.1, 0.9])
+def test_a_delta_of_what_fits_is_no_larger(fraction):
+    rng = np.random.default_rng(0)
+    old = rng.random((1000, 500)).astype(np.float32)
+    size = int(fraction * old.size * budgets.ELEMENT_BYTES) + 7
+    mask = choose.by_scope(rng.random(old.shape), "network", budget_bytes=size)
+    change = changes.between(old, np.where(mask, old + 1, old))
+    _, parts = changes.pack({"kernel": change})
+    assert change.count == size // 8 == mask.sum()
+    assert sum(part.nbytes for part in parts.values()) <= size
+
+
 def stable(values, count):
     marks = np.zeros(values.size, bool)
     marks[np.argsort(-values, kind="stable")[:count]] = True
     return marks
 
 
+@pytest.mark.parametrize("many", [1, 1 << 22])  # with threads, and without
 @pytest.mark.parametrize("grid", [None, 1e-3, 0.5, 1e9])  # ever more ties
-@pytest.mark.parametrize("count", [1, 700, 70_000, 350_000, 699_998])
-def test_large_arrays_agree_with_a_stable_sort(grid, count):
+@pytest.mark.parametrize("count", [0, 1, 700, 70_000, 350_000, 699_998, 700_001])
+def test_large_arrays_agree_with_a_stable_sort(grid, count, many, monkeypatch):
+    monkeypatch.setattr(ranking, "MANY", many)
+    monkeypatch.setattr(ranking, "CHUNK", 9_973)
     rng = np.random.default_rng(0)
     values = rng.normal(size=700_001).astype(np.float32)
     if grid:
@@ -187,10 +251,35 @@ def test_wide_kernels_agree_with_a_stable_sort(grid, k):
     np.testing.assert_array_equal(scores, before)  # nothing was sorted in place
 
 
+@pytest.mark.parametrize("rows", [15, 16, 23])  # in groups of 8 and some left over
+@pytest.mark.parametrize("values", [[0, 1, 2], [7], [-np.inf, -1.0], range(99)])
+def test_the_best_input_is_the_first_of_equals(rows, values):
+    scores = np.random.default_rng(0).choice(values, (rows, 400)) * np.float32(1)
+    scores[-1, ::3] = 100  # the last row
+    marks = choose.top_per_neuron({"a": scores, "b": scores[:9]}, 1)
+    np.testing.assert_array_equal(marks["a"].argmax(0), scores.argmax(0))
+    np.testing.assert_array_equal(marks["b"].argmax(0), scores[:9].argmax(0))
+    assert (marks["a"].sum(0) == 1).all() and (marks["b"].sum(0) == 1).all()
+
+
+@pytest.mark.parametrize("tie", [0.0, np.inf, -np.inf])
+@pytest.mark.parametrize("count", [50, 1_000, 60_000, 99_999])
+def test_most_elements_may_be_equal(tie, count):
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(100_000) < 0.9, tie, rng.normal(size=100_000))
+    chosen = choose.top_overall({"a": values[:70_000], "b": values[70_000:]}, count)
+    flat = np.concatenate([chosen["a"], chosen["b"]])
+    np.testing.assert_array_equal(flat, stable(values, count))
+
+
 def test_a_misleading_sample_costs_time_but_not_truth(monkeypatch):
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
-    for bounds in [(1e3, 2e3), (-2e3, -1e3), (0.5, 0.6)]:
-        monkeypatch.setattr(ranking, "_bracket", lambda *_, bounds=bounds: bounds)
+    for bounds in [(1e3, 2e3), (-2e3, -1e3), (0.5, 0.6), (0.5, 0.5)]:
+
+        def bracket(rows, count, deviations, bounds=bounds):
+            return bounds if deviations == 5 else (-np.inf, np.inf)
+
+        monkeypatch.setattr(ranking, "_bracket", bracket)
         chosen = choose.top_overall(values, 40)
         np.testing.assert_array_equal(chosen, stable(values, 40))
 
@@ -251,9 +340,29 @@ KERNEL = {"a": {"kernel": np.ones((5, 4))}}
         (lambda: choose.by_scope(KERNEL, "neuron", count=6), r"=6 is outside \[1, 5\]"),
         (
             lambda: choose.by_scope(KERNEL, "neuron"),
-            "fraction=None, count=None; exactly",
+            "fraction=None, count=None, budget_bytes=None; exactly",
         ),
-        (lambda: choose.by_scope(KERNEL, "array", 0.5, 1), "fraction=0.5, count=1; ex"),
+        (
+            lambda: choose.by_scope(KERNEL, "array", 0.5, 1),
+            "count=1, budget_bytes=None",
+        ),
+        (
+            lambda: choose.by_scope(KERNEL, "array", 0.5, budget_bytes=80),
+            "fraction=0.5, count=None, budget_bytes=80; exactly one of them",
+        ),
+        (
+            lambda: choose.by_scope(KERNEL, "block", budget_bytes=7),
+            r"budget_bytes=7 is outside \[8, inf\]",
+        ),
+        (
+            lambda: choose.by_scope(KERNEL, "block", budget_bytes=8.5),
+            "budget_bytes=8.5 is no whole number",
+        ),
+        (
+            lambda: choose.by_scope(KERNEL, "block", count=21),
+            r"count=21 is outside \[1, 20\] for block 'a'",
+        ),
+        (lambda: choose.by_scope(KERNEL, "row", 0.5), "there are array, block, net"),
         (lambda: choose.by_scope(KERNEL, "neurons", 0.5), "did you mean 'neuron'"),
     ],
 )
@@ -268,7 +377,10 @@ def test_impossible_budgets_are_refused(call, message):
     [
         lambda s: choose.top_per_neuron(s, 1),
         lambda s: choose.top_per_array(s, 0.5),
+        lambda s: choose.top_per_neuron(s, 2),
         lambda s: choose.top_overall(s, 1),
+        lambda s: choose.top_overall(s, 0),
+        lambda s: choose.by_scope(s, "block", 0.0),
     ],
 )
 @pytest.mark.parametrize("kind", [np.float32, jnp.bfloat16])

@@ -12,7 +12,8 @@ from subtune_jax import masks, names, trees
 from subtune_jax.contracts import Evidence
 
 METHODS = names.plugins("methods")
-MINE = "bias blocks full gps head last magnitude norm random".split()
+MOVING = ()  # methods whose mask moves during training
+MINE = [name for name in METHODS if name not in MOVING]
 SPARSE = ("random", "magnitude")
 
 

@@ -5,6 +5,7 @@ no traceback; 1 otherwise. The last line on stdout is the path of the JSON resul
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ def run(parse: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
         _connect(given)
         cache_compilations()
         memory.keep()
+        _show_log()
         pairs = dict(_pair(text) for text in overrides)
         return job(settings_.read(given.config, pairs), given)
 
@@ -96,6 +98,16 @@ def progress() -> Callable[[str], None]:
         print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
 
     return over
+
+
+def _show_log() -> None:
+    """What the package logs, on stderr: nobody else's."""
+    log = logging.getLogger("subtune_jax")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def _connect(given: argparse.Namespace) -> None:

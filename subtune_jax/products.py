@@ -15,11 +15,26 @@ of many layers before it gathers from any.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+
+class How(NamedTuple):
+    """How a product is computed.
+
+    Attributes:
+      moves: whether the gradient of its operand is wanted.
+      precision: as `lax.dot_general` takes it.
+      dtype: of the output.
+    """
+
+    moves: bool
+    precision: Any
+    dtype: Any
+
 
 CHUNKS = 8  # pieces of the tokens in which inputs are sampled
 
@@ -29,7 +44,7 @@ def form(
 ) -> tuple[Callable[..., jax.Array], tuple[int, ...]]:
     """The product for positions of a shape, and the shape that it wants them in.
 
-    It is called with (whether the gradient of `x` is wanted, x, kernel, probe, where).
+    It is called with (a `How`, x, kernel, probe, where).
     """
     if len(positions) == 2 and positions[0] == kernel[1]:
         return _sampled, positions
@@ -39,23 +54,23 @@ def form(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sampled(moves, x, kernel, probe, where):
+def _sampled(how, x, kernel, probe, where):
     """`[T, I]` by `[I, O]`; of each column of the kernel K elements are selected."""
-    return x @ kernel
+    return _product(how, x, kernel)
 
 
-def _sampled_forward(moves, x, kernel, probe, where):
+def _sampled_forward(how, x, kernel, probe, where):
     rows = (where // len(where)).T  # [K, O]
     if rows.size >= x.shape[1]:
-        return x @ kernel, (x, kernel, rows)
+        return _product(how, x, kernel), (x, kernel, rows)
     # What is selected is less than the operand, and is kept in its place; now, lest XLA
     # keep the operand until the gradient is due.
     kept = [jnp.take(x, row, axis=1, mode="clip") for row in rows]
-    y, kept = lax.optimization_barrier((x @ kernel, kept))
+    y, kept = lax.optimization_barrier((_product(how, x, kernel), kept))
     return y, (kept, kernel, None)
 
 
-def _sampled_backward(moves, residuals, dy):
+def _sampled_backward(how, residuals, dy):
     kept, kernel, rows = residuals
     if rows is None:
         slopes = jnp.stack([_sums(taken, dy) for taken in kept])
@@ -64,7 +79,7 @@ def _sampled_backward(moves, residuals, dy):
         # An index that depends on the gradient makes it wait, where a barrier does not.
         later = (0 * dy[0, 0]).astype(jnp.int32)
         slopes = _sums_of_inputs(kept, dy, rows + later)
-    dx, slopes = together(moves, lambda: dy @ kernel.T, slopes.T)
+    dx, slopes = together(how.moves, lambda: _back(how, dy, kernel), slopes.T)
     return dx, None, slopes, None
 
 
@@ -91,47 +106,64 @@ def _sums(taken: jax.Array, dy: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gathered(moves, x, kernel, probe, where):
+def _gathered(how, x, kernel, probe, where):
     """`[T, I]` by `[I, O]`; any k elements of the kernel are selected."""
-    return x @ kernel
+    return _product(how, x, kernel)
 
 
-def _gathered_forward(moves, x, kernel, probe, where):
-    return x @ kernel, (x, kernel, where)
+def _gathered_forward(how, x, kernel, probe, where):
+    return _product(how, x, kernel), (x, kernel, where)
 
 
-def _gathered_backward(moves, residuals, dy):
+def _gathered_backward(how, residuals, dy):
     x, kernel, where = residuals
-    slope = jnp.matmul(x.T, dy, preferred_element_type=jnp.float32)
-    dx, few = together(moves, lambda: dy @ kernel.T, slope.reshape(-1)[where])
+    slope = _weights(how, x, dy)
+    few = slope.reshape(-1)[where]
+    dx, few = together(how.moves, lambda: _back(how, dy, kernel), few)
     return dx, None, few, None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sliced(moves, x, kernel, probe, where):
+def _sliced(how, x, kernel, probe, where):
     """Whole columns or whole rows of the kernel are selected."""
-    return x @ kernel
+    return _product(how, x, kernel)
 
 
-def _sliced_forward(moves, x, kernel, probe, where):
+def _sliced_forward(how, x, kernel, probe, where):
     first, outputs = where[:, 0, 0], kernel.shape[1]
     if where.shape[2] == 1:
-        return x @ kernel, (x, kernel, first % outputs, None)
+        return _product(how, x, kernel), (x, kernel, first % outputs, None)
     # The selected inputs are kept in the operand's place; now, as in `_sampled`.
     kept = jnp.take(x, first // outputs, axis=1, mode="clip")
-    y, kept = lax.optimization_barrier((x @ kernel, kept))
+    y, kept = lax.optimization_barrier((_product(how, x, kernel), kept))
     return y, (kept, kernel, None, first)
 
 
-def _sliced_backward(moves, residuals, dy):
+def _sliced_backward(how, residuals, dy):
     x, kernel, columns, rows = residuals
     if rows is None:
         some = jnp.take(dy, columns, axis=1, mode="clip")
-        few = jnp.matmul(some.T, x, preferred_element_type=jnp.float32)[:, :, None]
+        few = _weights(how, some, x)[:, :, None]
     else:
-        few = jnp.matmul(x.T, dy, preferred_element_type=jnp.float32)[:, None, :]
-    dx, few = together(moves, lambda: dy @ kernel.T, few)
+        few = _weights(how, x, dy)[:, None, :]
+    dx, few = together(how.moves, lambda: _back(how, dy, kernel), few)
     return dx, None, few, None
+
+
+def _product(how: How, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    exact = {"precision": how.precision, "preferred_element_type": how.dtype}
+    return jnp.matmul(x, kernel, **exact)
+
+
+def _back(how: How, dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    back = jnp.matmul(dy, kernel.T, precision=how.precision)
+    return back.astype(kernel.dtype)  # the operand has the kernel's type
+
+
+def _weights(how: How, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Sums over tokens, in float32."""
+    exact = {"precision": how.precision, "preferred_element_type": jnp.float32}
+    return jnp.matmul(a.T, b, **exact)
 
 
 def together(moves: bool, back: Callable[[], jax.Array], few: jax.Array) -> Any:

@@ -4,18 +4,26 @@ Each function computes what its plain form computes, and has its own gradient: o
 operand as usual, of the weight only the selected elements, in float32.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from subtune_jax import products
+from subtune_jax.products import How
 
 
-class Tap(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("value", "probe", "where"),
+    meta_fields=("path",),
+)
+@dataclasses.dataclass(frozen=True)
+class Tap:
     """A selected leaf, on its way to where it is used.
 
     Attributes:
@@ -48,7 +56,7 @@ def scale(tap: Tap, factor: jax.Array) -> Tap:
     """The tap times what is not trained, of a shape that broadcasts to it."""
     spread = jnp.broadcast_to(factor, tap.value.shape).reshape(-1)
     few = spread[tap.where].astype(jnp.float32)
-    return tap._replace(value=tap.value * factor, probe=tap.probe * few)
+    return dataclasses.replace(tap, value=tap.value * factor, probe=tap.probe * few)
 
 
 def whole(tap: Tap) -> jax.Array:
@@ -56,7 +64,7 @@ def whole(tap: Tap) -> jax.Array:
     return _inject(tap.value, tap.probe.reshape(-1), tap.where.reshape(-1))
 
 
-def dense(tap: Tap, x: jax.Array, axes: Any, moves: bool) -> jax.Array:
+def dense(tap: Tap, x: jax.Array, axes: Any, how: How) -> jax.Array:
     """`lax.dot_general(x, value)` over `axes` = (those of x, those of the value).
 
     Operands are made matrices first: XLA's CPU weight gradient over several axes costs
@@ -66,7 +74,7 @@ def dense(tap: Tap, x: jax.Array, axes: Any, moves: bool) -> jax.Array:
       tap: the weight.
       x: the other operand.
       axes: that are summed over.
-      moves: whether the gradient of `x` is wanted.
+      how: the product is computed.
 
     Returns:
       The free axes of `x`, then those of the weight.
@@ -80,7 +88,7 @@ def dense(tap: Tap, x: jax.Array, axes: Any, moves: bool) -> jax.Array:
     flat = x.transpose(*free, *ours).reshape(-1, len(kernel))
     form, shape = products.form(tap.where.shape, kernel.shape)
     probe, where = tap.probe.reshape(shape), tap.where.reshape(shape)
-    y = form(moves, flat, kernel, probe, where)
+    y = form(how, flat, kernel, probe, where)
     return y.reshape(*[x.shape[axis] for axis in free], *outer)
 
 

@@ -11,24 +11,19 @@ leaf reshaped, transposed, cast, or multiplied by what is not trained. Anywhere 
 leaf's gradient is formed whole and gathered at once, and the log (level INFO) says so.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend import core
 
-from subtune_jax import sites
+from subtune_jax import equations, sites
 from subtune_jax.sites import Tap
 from subtune_jax.sparse import Flat
 
 LOG = logging.getLogger(__name__)
-RESHAPES = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "slice")
-NAMELESS = core.DebugInfo("replay", "taps", None, None)
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
 
 
 class Gradient(NamedTuple):
@@ -61,8 +56,7 @@ def gradient(
       function: returns a scalar and anything else.
       whole: a tree of arrays, differentiated as they are.
       partial: path -> an array of which elements are selected.
-      positions: path -> their flat positions, int32 `[k]`, or `[O, K]`: K inputs of
-        each of the O output neurons that the last axes are.
+      positions: path -> their flat positions, int32, in a shape of `sparse.arrange`.
       *rest: further arguments, not differentiated.
     """
     if not partial:
@@ -125,23 +119,13 @@ def _replay(
         given = [read(atom) for atom in equation.invars]
         values, moved = [value for value, _ in given], [flag for _, flag in given]
         if any(isinstance(value, Tap) for value in values):
-            outputs, moved = _tapped(equation, values, moved, formed)
+            outputs, moving = _tapped(equation, values, moved, formed)
         else:
-            outputs, moved = _plain(equation, values), [any(moved)]
+            outputs, moving = equations.plain(equation, values), any(moved)
         known |= zip(equation.outvars, outputs, strict=True)
-        moves |= dict.fromkeys(equation.outvars, any(moved))
+        moves |= dict.fromkeys(equation.outvars, moving)
     found = [read(atom) for atom in jaxpr.outvars]
     return [_opened(value, formed) for value, _ in found], [flag for _, flag in found]
-
-
-def _plain(equation: Any, values: list[Any]) -> list[Any]:
-    """An equation as it is: JAX evaluates a program of it alone."""
-    atoms = zip(equation.invars, values, strict=True)
-    given = {atom: v for atom, v in atoms if not isinstance(atom, core.Literal)}
-    alone = core.Jaxpr(
-        (), list(given), equation.outvars, [equation], equation.effects, NAMELESS
-    )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
 
 
 def _opened(value: Any, formed: set[str]) -> Any:
@@ -154,81 +138,24 @@ def _opened(value: Any, formed: set[str]) -> Any:
 
 def _tapped(
     equation: Any, values: list[Any], moved: list[bool], formed: set[str]
-) -> tuple[list[Any], list[bool]]:
-    """An equation of which at least one operand is a tap."""
-    name, shape = equation.primitive.name, equation.outvars[0].aval.shape
-    if name in CALLS:
-        inner = equation.params[CALLS[name]]
-        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-        return _replay(jaxpr, consts, values, moved, formed)
-    first = values[0]
-    if isinstance(first, Tap) and len(values) == 1:
-        if name in RESHAPES and first.value.size == equation.outvars[0].aval.size:
-            return [first._replace(value=first.value.reshape(shape))], [True]
-        if name == "transpose":
-            return [sites.transpose(first, equation.params["permutation"])], [True]
-        if name == "convert_element_type":
-            kind = equation.params["new_dtype"]
-            return [first._replace(value=first.value.astype(kind))], [True]
-    rule = RULES.get(name)
+) -> tuple[list[Any], bool]:
+    """An equation of which at least one operand is a tap; whether its outputs move."""
+    name, flags = equation.primitive.name, []
+
+    def inside(*values: Any) -> list[jax.Array]:
+        jaxpr, consts = equations.inner(equation)
+        outputs, found = _replay(jaxpr, consts, values, moved, formed)
+        flags.extend(found)
+        return outputs
+
+    if name in equations.CALLS:
+        return inside(*values), any(flags)
+    if name in equations.CHECKPOINTS:
+        keep = {key: equation.params[key] for key in ("policy", "prevent_cse")}
+        return jax.checkpoint(inside, **keep)(*values), any(flags)
+    rule = equations.RULES.get(name)
     output = None if rule is None else rule(equation, values, moved)
-    if output is None:
-        output = _plain(equation, [_opened(value, formed) for value in values])
-        return output, [True]
-    return [output], [True]
-
-
-def _multiplied(equation: Any, values: list[Any], moved: list[bool]) -> Any:
-    a, b = values
-    tap, other = (a, b) if isinstance(a, Tap) else (b, a)
-    trained = isinstance(other, Tap) or moved[0 if tap is b else 1]
-    if trained or equation.outvars[0].aval.shape != tap.value.shape:
-        return None
-    return sites.scale(tap, jnp.asarray(other))
-
-
-def _dense(equation: Any, values: list[Any], moved: list[bool]) -> Any:
-    a, b = values
-    (ours, theirs), batch = equation.params["dimension_numbers"]
-    if isinstance(a, Tap) == isinstance(b, Tap) or batch[0]:
-        return None
-    kind = equation.outvars[0].aval.dtype
-    if isinstance(b, Tap):
-        return sites.dense(b, a, (ours, theirs), moved[0]).astype(kind)
-    y = sites.dense(a, b, (theirs, ours), moved[1]).astype(kind)
-    free = b.ndim - len(theirs)  # the weight's axes come first in the equation
-    return y.transpose(*range(free, y.ndim), *range(free))
-
-
-def _convolution(equation: Any, values: list[Any], moved: list[bool]) -> Any:
-    a, b = values
-    if isinstance(a, Tap):
-        return None
-    convolve = functools.partial(_bound, equation)
-    return sites.convolution(b, a, convolve, moved[0])
-
-
-def _lookup(equation: Any, values: list[Any], moved: list[bool]) -> Any:
-    table, ids = values
-    numbers = equation.params["dimension_numbers"]
-    if isinstance(ids, Tap) or table.value.ndim != 2:
-        return None
-    rows = (1, table.value.shape[1])
-    simple = numbers.collapsed_slice_dims == numbers.start_index_map == (0,)
-    last = numbers.offset_dims == (len(equation.outvars[0].aval.shape) - 1,)
-    if not simple or not last or equation.params["slice_sizes"] != rows:
-        return None
-    clip = equation.params["mode"] == lax.GatherScatterMode.CLIP
-    return sites.lookup(table, ids, functools.partial(_bound, equation), clip)
-
-
-def _bound(equation: Any, *values: Any) -> jax.Array:
-    return _plain(equation, list(values))[0]
-
-
-RULES = {
-    "mul": _multiplied,
-    "dot_general": _dense,
-    "conv_general_dilated": _convolution,
-    "gather": _lookup,
-}
+    if output is not None:
+        return [output], True
+    whole = [_opened(value, formed) for value in values]
+    return equations.plain(equation, whole), True

@@ -3,10 +3,12 @@
 import importlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from subtune_jax import evidence, losses, masks, names, scores, settings, setup, trees
+from subtune_jax.contracts import Evidence
 from subtune_jax.methods import gps
 
 RNG = np.random.default_rng(0)
@@ -151,9 +153,38 @@ def test_scores_of_the_task_need_no_views(given):
     [
         ({"loss": "tsk"}, "gps loss='tsk' is not known"),
         ({"batches": -1}, "gps batches=-1"),
-        ({"temperature": 0.0}, "temperature=0.0; they must be 0 or more, and above 0"),
+        (
+            {"temperature": 0.0},
+            "temperature=0.0, until=0.0; they must be 0 or more, above 0",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         gps.make(**arguments)
+
+
+def test_scoring_stops_once_the_choice_is_stable(caplog):
+    """The same batch again and again: the second choice is the first one."""
+    rng = np.random.default_rng(0)
+    params = {"a": {"kernel": rng.normal(size=(6, 4))}, "head": {"kernel": np.ones(4)}}
+    x, read = rng.normal(size=(8, 6)), []
+
+    def batches(count):
+        for number in range(count):
+            read.append(number)
+            yield {"x": x}
+
+    def loss_fn(params, batch):
+        return jnp.sum(jnp.sin(batch["x"] @ params["a"]["kernel"]))
+
+    evidence = Evidence(params, ("a", "head"), loss_fn, batches, epoch_batches=40)
+    arguments = {"loss": "task", "biases": False}
+    with caplog.at_level("INFO", "subtune_jax"):
+        early = gps.make(until=1.0, **arguments).init(evidence)
+    assert len(read) == 8  # two checks, four batches apart
+    assert "gps used 8 of 40 batches" in caplog.text
+    whole = gps.make(**arguments).init(evidence)
+    np.testing.assert_array_equal(early.mask["a"]["kernel"], whole.mask["a"]["kernel"])
+    with pytest.raises(ValueError, match="gps .*until=2; they must be"):
+        gps.make(until=2)

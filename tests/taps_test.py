@@ -224,7 +224,7 @@ def test_rematerialised_layers_are_right():
     loss, params = tiny("vit")
     flat = trees.flatten(params)
     kernels = {p: each_neuron(x) for p, x in flat.items() if p.endswith("kernel")}
-    compare(jax.checkpoint(loss), params, kernels)
+    assert compare(jax.checkpoint(loss), params, kernels) == []
 
 
 def test_ids_that_are_not_in_the_table_have_no_gradient():
@@ -248,6 +248,29 @@ def test_bfloat16_products_have_float32_gradients():
     for where in (np.arange(3, dtype=np.int32)[:, None], np.arange(5, dtype=np.int32)):
         found = taps.gradient(loss, {}, {"kernel": kernel}, {"kernel": where})
         np.testing.assert_array_equal(found.few["kernel"], np.full(where.shape, 4096.0))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_mixed_types_and_precisions_are_kept(form):
+    rng = np.random.default_rng(0)
+    draw = rng.normal(size=(9, 8)).astype(jnp.bfloat16)
+    params = {"kernel": jnp.asarray(rng.normal(size=(8, 6)), jnp.bfloat16)}
+    wide = {"precision": "highest", "preferred_element_type": jnp.float32}
+    loss = lambda p: jnp.sum(jnp.sin(jnp.matmul(draw, p["kernel"], **wide)))  # noqa: E731
+    where = form(params["kernel"])
+    found = taps.gradient(lambda w, p: (loss(p), ()), {}, params, {"kernel": where})
+    exact = draw.astype(np.float64).T @ np.cos(
+        draw.astype(np.float64) @ np.asarray(params["kernel"], np.float64)
+    )
+    few = exact.reshape(-1)[where]
+    np.testing.assert_allclose(found.few["kernel"], few, rtol=2e-2, atol=2e-2)
+    assert found.output[0].dtype == jnp.float32
+
+
+def test_weights_made_whole_numbers_have_no_gradient():
+    params = {"kernel": jnp.full((3, 2), 1.7)}
+    whole = lambda p: jnp.sum(p["kernel"].astype(jnp.int32) @ jnp.ones((2, 1)))  # noqa: E731
+    compare(whole, params, {"kernel": np.arange(4, dtype=np.int32)})
 
 
 def layers(depth, width):

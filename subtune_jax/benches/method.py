@@ -52,7 +52,7 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     if made.settings["trunk_cache"] and plan.start != made.backbone.blocks[0]:
         forms["cached"] = assemble(made, plan, cached=True)
     states: dict[str, State] = {}
-    steps = {name: _stepping(form, states, name) for name, form in forms.items()}
+    steps = {name: stepping(form, states, name) for name, form in forms.items()}
     seconds = measure.by_turns(steps, repeats)
     figures = {
         name: _figures(made, form, states[name], seconds[name])
@@ -86,8 +86,8 @@ def assemble(made: Setup, plan: Plan, *, cached: bool) -> Run:
     return runs.assemble(changed, plan, made.optimizer, made.settings["train_steps"])
 
 
-def _stepping(ready: Run, states: dict[str, State], name: str) -> Callable[[], None]:
-    """A call takes one more step from `states[name]`, on the first batch."""
+def stepping(ready: Run, states: dict[str, State], name: str) -> Callable[[], None]:
+    """A call takes one more step from `states[name]`, always on the first batch."""
     trainer, states[name] = ready.trainer, ready.state
     piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
 

@@ -11,8 +11,9 @@ two views we leave out hue and random grey; its network is in training mode with
 dropped paths while it scores, ours in evaluation mode.
 """
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from subtune_jax import choose, losses, masks, names, scores, trees
 from subtune_jax.contracts import Evidence, Mask, Selection, Selector
 
 TINY: dict[str, Any] = {"loss": "task"}
+LOG = logging.getLogger(__name__)
 LOSSES = ("contrastive", "task")
 RIDING = re.compile(r"(?!.*norm)(.*/)?(bias|scale\d)")  # the latter: LayerScale
 
@@ -30,6 +32,7 @@ def make(
     k: int = 1,
     loss: str = "contrastive",
     batches: int = 0,
+    until: float = 0.0,
     temperature: float = 0.07,
     biases: bool = True,
     among: str = r".*kernel",
@@ -41,6 +44,8 @@ def make(
       k: inputs of each neuron, 1 or more, at most the fan-in of each array.
       loss: that is differentiated: `"contrastive"`, or the `"task"`'s own.
       batches: of gradients; 0 for one pass through the training examples.
+      until: stop before, once two choices, a tenth of the batches apart, overlap by
+        this share, in (0, 1]; the log says after how many. 0 for never.
       temperature: of the contrastive loss, above 0.
       biases: whether all biases but those of norms are trained besides, and
         LayerScale; counted apart. Some networks have none.
@@ -52,27 +57,41 @@ def make(
         matches nothing, or `k` is more than a fan-in.
     """
     names.check_choice("gps loss", loss, LOSSES)
-    if batches < 0 or temperature <= 0:
-        given = f"batches={batches}, temperature={temperature}"
-        raise ValueError(f"gps {given}; they must be 0 or more, and above 0")
+    if batches < 0 or temperature <= 0 or not 0 <= until <= 1:
+        given = f"batches={batches}, temperature={temperature}, until={until}"
+        ranges = "they must be 0 or more, above 0, and in [0, 1]"
+        raise ValueError(f"gps {given}; {ranges}")
 
     def init(evidence: Evidence) -> Selection:
-        head = evidence.blocks[-1:]
-        below = masks.find(evidence.params, among, head)
-        found = trees.flatten(_scores(evidence, loss, batches, temperature))
-        among_scores = {path: found[path] for path in below}
-        chosen = choose.top_per_neuron(among_scores, k, neuron_axes)
-        mask = masks.fill(evidence.params, chosen)
+        below = masks.find(evidence.params, among, evidence.blocks[-1:])
+
+        def pick(scored: Any) -> Mask:
+            found = trees.flatten(scored)
+            some = {path: found[path] for path in below}
+            return choose.top_per_neuron(some, k, neuron_axes)
+
+        count = batches or evidence.epoch_batches
+        seen, loss_fn = _batches(evidence, loss, count, temperature)
+        given = loss_fn, evidence.params, seen, "abs_of_sum"
+        if until:
+            rule = scores.Until(until, max(1, count // 10), pick)
+            gathered = scores.until_stable(*given, rule)
+            LOG.info("gps used %d of %d batches", gathered.used_batches, count)
+            found = gathered.scores
+        else:
+            found = scores.gradient(*given)
+        mask = masks.fill(evidence.params, pick(found))
         return Selection(mask, _riding(evidence, mask) if biases else None)
 
     return Selector(init)
 
 
-def _scores(evidence: Evidence, loss: str, batches: int, temperature: float) -> Any:
-    count = batches or evidence.epoch_batches
+def _batches(
+    evidence: Evidence, loss: str, count: int, temperature: float
+) -> tuple[Iterable[Any], Callable[[Any, Any], jax.Array]]:
+    """What is looked at, and the loss of it."""
     if loss == "task":
-        given = evidence.loss_fn, evidence.params, evidence.batches(count)
-        return scores.gradient(*given, "abs_of_sum")
+        return evidence.batches(count), evidence.loss_fn
     features, views = evidence.features, evidence.views
     if features is None or views is None:
         missing = "evidence without features and views"
@@ -81,7 +100,7 @@ def _scores(evidence: Evidence, loss: str, batches: int, temperature: float) -> 
     def contrast(params: Any, batch: Any) -> jax.Array:
         return losses.contrastive(features(params, batch), batch["labels"], temperature)
 
-    return scores.gradient(contrast, evidence.params, views(count), "abs_of_sum")
+    return views(count), contrast
 
 
 def _riding(evidence: Evidence, mask: Mask) -> Mask:

@@ -1,0 +1,26 @@
+r"""What GPS costs beside full fine-tuning: ViT-S/14, one input of every neuron.
+
+    subtune bench --config=configs/bench_gps.py --only=sparse,pytorch,network \
+        --workdir=runs/bench_gps
+
+Random weights: they cost what trained ones do.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """98 pixels, 50 tokens an image, as the offline tasks are trained."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.task = dict(name="structured", property="count", examples=1000)
+    config.backbone = dict(name="vit", variant="S/14", weights=None, image_size=98)
+    config.method = dict(
+        name="random", scope="neuron", count=1, extras=r"(?!.*norm)(.*/)?(bias|scale\d)"
+    )
+
+    config.batch_size = 16
+    config.train_steps = 100
+    config.optimizer = dict(name="adam", learning_rate=1e-3, clip_norm=1.0)
+    return config

@@ -17,12 +17,15 @@ _HOME = {"compact": "updates", "masked": "updates"}  # functions, and where they
 __all__ = [
     "choose",
     "compact",
+    "coupled",
     "delta",
     "masked",
     "masks",
     "multitask",
     "scores",
     "selected",
+    "stability",
+    "structured",
 ]
 
 

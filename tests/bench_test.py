@@ -23,7 +23,15 @@ from subtune_jax import (
     trees,
 )
 from subtune_jax import plan as plans
-from subtune_jax.benches import blocks, method, profile, start
+from subtune_jax.benches import (
+    blocks,
+    method,
+    profile,
+    pytorch,
+    selection,
+    sparse,
+    start,
+)
 from subtune_jax.contracts import Selection
 
 CONFIG = """
@@ -266,3 +274,41 @@ def test_the_naive_profile_and_ours_find_the_same_values(network):
     if network == "vit":
         assert fast["programs"]["alike"] == 3
         assert fast["programs"]["last"] == 0
+
+
+def test_the_sparse_benchmark_has_every_form_and_its_costs():
+    made = small({"name": "vit", "variant": (192, 4, 3, 8, True), "image_size": 16})
+    some = {name: sparse.FORMS[name] for name in ("gps_k1", "array_25_percent")}
+    with mock.patch.object(sparse, "FORMS", some):
+        found = sparse.run(made, 1)
+    assert set(found["forms"]) == {"full", *some, "columns_25_percent"}
+    trained = {name: row["trained"] for name, row in found["forms"].items()}
+    assert trained["gps_k1"] < trained["full"] / 50
+    assert trained["columns_25_percent"] < trained["full"] / 3.9
+    flops = {name: row["flops"] for name, row in found["ratios"].items()}
+    assert flops["gps_k1"] < 0.7 and flops["columns_25_percent"] < 0.8
+    assert flops["array_25_percent"] > 0.9
+    held = {row["what"]: row["holds"] for row in found["checks"]}
+    assert held["K=1: memory of 12 n that is not saved"]
+    assert held["K=1: state by two moments"]
+    for row in found["forms"].values():
+        assert row["optimizer_bytes"] == pytest.approx(8 * row["trained"], abs=16)
+
+
+def test_pytorch_is_left_out_where_it_is_not():
+    made = small({"name": "mlp", "image_size": 32, "widths": (8,)})
+    with mock.patch.object(pytorch.importlib.util, "find_spec", return_value=None):
+        assert pytorch.run(made, 1) == {"reason": pytorch.ABSENT, "checks": []}
+    with mock.patch.object(pytorch.importlib.util, "find_spec", return_value=True):
+        assert pytorch.run(made, 1) == {"reason": pytorch.OTHER, "checks": []}
+
+
+def test_the_selection_benchmark_compares_with_gradients_and_readings():
+    made = small({"name": "mlp", "image_size": 32, "widths": (8,)})
+    rng = np.random.default_rng(0)
+    few = {"a/kernel": rng.random((4000, 30), np.float32)}
+    few["b/kernel"] = rng.random((30, 30000), np.float32)
+    with mock.patch.object(selection, "_drawn", return_value=few):
+        found = selection.run(made, 1)
+    assert found["scores"] == 1_020_000
+    assert len(found["passes"]) == 3 and len(found["checks"]) == 4

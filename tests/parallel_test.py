@@ -10,6 +10,7 @@ import pytest
 
 from subtune_jax import (
     augment,
+    choose,
     costs,
     data,
     devices,
@@ -40,12 +41,14 @@ def network():
 
 
 def some_of_everything(params):
-    """Partial kernels, whole norms, and the rest frozen."""
+    """Partial kernels of both kinds, whole norms, and the rest frozen."""
     rng = np.random.default_rng(1)
 
     def leaf(path, value):
         if path.startswith("head"):
             return np.False_
+        if path == "hidden01/dense/kernel":  # whose gradients are sampled
+            return choose.top_per_neuron(rng.random(np.shape(value)), 2)
         if path.endswith("kernel"):
             return rng.random(np.shape(value)) < 0.2
         return np.bool_(path == "hidden02/norm/scale")

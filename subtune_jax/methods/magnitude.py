@@ -21,6 +21,7 @@ def make(
     scope: str = "neuron",
     fraction: float | None = None,
     count: int | None = None,
+    budget_bytes: int | None = None,
     largest: bool = True,
     among: str = r".*kernel",
     extras: str | None = None,
@@ -28,9 +29,11 @@ def make(
     """Trains the elements of largest magnitude, ties to the first.
 
     Args:
-      scope: the budget is for each `"neuron"`, each `"array"` or the `"network"`.
+      scope: the budget is for each `"neuron"`, each `"array"`, each `"block"` or the
+        `"network"`.
       fraction: share of each in [0, 1]; at least one element unless it is 0.
-      count: number of elements of each; exactly one of `fraction` and `count`.
+      count: number of elements of each.
+      budget_bytes: of the delta of each, 8 bytes an element; exactly one of the three.
       largest: False for the smallest.
       among: regular expression over whole paths: the arrays that are chosen from. Of
         vectors the scope `"neuron"` chooses nothing: they have no inputs.
@@ -46,7 +49,9 @@ def make(
         sizes = scores.magnitude(masks.find(evidence.params, among, head))
         if not largest:
             sizes = jax.tree.map(lambda size: -size, sizes)
-        chosen = choose.by_scope(sizes, scope, fraction, count)
+        chosen = choose.by_scope(
+            sizes, scope, fraction, count, budget_bytes=budget_bytes
+        )
         mask = masks.fill(evidence.params, chosen)
         return Selection(mask, masks.besides(evidence.params, mask, extras, head))
 

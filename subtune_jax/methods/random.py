@@ -19,15 +19,18 @@ def make(
     scope: str = "neuron",
     fraction: float | None = None,
     count: int | None = None,
+    budget_bytes: int | None = None,
     among: str = r".*kernel",
     extras: str | None = None,
 ) -> Selector:
     """Trains elements drawn at random, the same for the same seed.
 
     Args:
-      scope: the budget is for each `"neuron"`, each `"array"` or the `"network"`.
+      scope: the budget is for each `"neuron"`, each `"array"`, each `"block"` or the
+        `"network"`.
       fraction: share of each in [0, 1]; at least one element unless it is 0.
-      count: number of elements of each; exactly one of `fraction` and `count`.
+      count: number of elements of each.
+      budget_bytes: of the delta of each, 8 bytes an element; exactly one of the three.
       among: regular expression over whole paths: the arrays that are drawn from. Of
         vectors the scope `"neuron"` draws nothing: they have no inputs.
       extras: regular expression over whole paths of what is trained besides, such as
@@ -40,7 +43,9 @@ def make(
     def init(evidence: Evidence) -> Selection:
         head = evidence.blocks[-1:]
         draws = scores.random(masks.find(evidence.params, among, head), evidence.seed)
-        chosen = choose.by_scope(draws, scope, fraction, count)
+        chosen = choose.by_scope(
+            draws, scope, fraction, count, budget_bytes=budget_bytes
+        )
         mask = masks.fill(evidence.params, chosen)
         return Selection(mask, masks.besides(evidence.params, mask, extras, head))
 

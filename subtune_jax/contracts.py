@@ -124,6 +124,25 @@ class Evidence(NamedTuple):
     views: Callable[[int], Iterable[Mapping[str, Any]]] | None = None
 
 
+class Additive(NamedTuple):
+    """New small arrays that are trained, and how they merge into the base's leaves.
+
+    Attributes:
+      values: name -> float32 array to start from. A name is a leaf's path, `+` and what
+        the array is: `block01/attn/query/kernel+a`.
+      merge: (leaves, values), both by path, -> path -> the leaves of `paths` as the
+        network uses them, of their old shapes. Pure, and made of operators and methods
+        that NumPy and traced arrays share: training calls it inside the step, shipping
+        on the host.
+      paths: the leaves that `merge` returns, none of them the head's. What they hold is
+        not trained unless a mask says so.
+    """
+
+    values: Mapping[str, np.ndarray]
+    merge: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    paths: tuple[str, ...]
+
+
 class Selection(NamedTuple):
     """Where a network may change, head aside: the head always may.
 
@@ -131,11 +150,13 @@ class Selection(NamedTuple):
       mask: what the method chose.
       extras: what rides along (biases, norms), None for nothing; counted apart.
       memory: state of a method that moves its mask during training.
+      additive: what is trained beside the leaves, None for nothing; counted as chosen.
     """
 
     mask: Mask
     extras: Mask | None = None
     memory: Any = None
+    additive: Additive | None = None
 
 
 def hold(grads: Any, selection: Selection, step: jax.Array) -> Selection:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import devices, masks, trees
+from subtune_jax import additive, devices, masks, trees
 from subtune_jax.contracts import Variables
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup
@@ -18,16 +18,21 @@ from subtune_jax.step import State
 def tuned(made: Setup, run: Run, state: State) -> Variables:
     """All variables after training: the base with the trained float32 values in it.
 
-    With averaging, the averaged values: what was evaluated is what is shipped.
+    With averaging, the averaged values: what was evaluated is what is shipped. Added
+    arrays are merged here, in float32: what is shipped has the base's leaves and no
+    others, and those merged into are in the delta in full. A file of the added arrays
+    alone would be smaller, and no tree to load.
     """
     values = devices.to_host(state.values if state.ema is None else state.ema)
     flat = {path: np.array(x) for path, x in _flat(made.variables.params).items()}
-    for path, value in values.items():
+    leaves, added = additive.split(run.plan.additive, values)
+    for path, value in leaves.items():
         where = run.plan.positions.get(path)
         if where is None:
             flat[path] = value
         else:
             flat[path].reshape(-1)[np.asarray(where)] = value
+    flat |= additive.merge(run.plan.additive, flat, added)
     return Variables(trees.nest(flat), devices.to_host(state.stats))
 
 
@@ -35,9 +40,13 @@ def frozen_unchanged(made: Setup, run: Run, state: State, after: Variables) -> b
     """Whether every unselected element and frozen statistic has the base's bits.
 
     Compared are the arrays on the devices at the end of training, in the type of the
-    computation, and the tree that is shipped.
+    computation, and the tree that is shipped. Leaves that arrays are merged into differ
+    in the latter only: on the devices they too must be the base's.
     """
     base, mask = _flat(made.variables.params), _flat(run.plan.mask)
+    added = run.plan.additive
+    merged = () if added is None else added.paths
+    movable = mask | dict.fromkeys(merged, np.True_)
     used = devices.to_host({**run.trainer.fixed.frozen, **state.partial})
     as_computed = {p: np.asarray(jnp.asarray(base[p], run.recipe.dtype)) for p in used}
     shipped = _flat(after.params)
@@ -45,17 +54,18 @@ def frozen_unchanged(made: Setup, run: Run, state: State, after: Variables) -> b
     still = [p for p in stats if p.split("/")[0] not in run.plan.training]
     return (
         all(_same(as_computed[p], used[p], mask[p]) for p in used)
-        and all(_same(base[p], shipped[p], mask[p]) for p in base)
+        and all(_same(base[p], shipped[p], movable[p]) for p in base)
         and all(_same(stats[p], new_stats[p], np.False_) for p in still)
     )
 
 
 def shares(made: Setup, run: Run) -> dict[str, tuple[int, int]]:
-    """Block -> (elements that may move, all elements)."""
+    """Block -> (elements that are trained, all elements of the network)."""
     params, mask = made.variables.params, run.plan.mask
     return {
         block: (
-            masks.count(params[block], mask[block]),
+            masks.count(params[block], mask[block])
+            + additive.count(run.plan.additive, block),
             sum(np.size(leaf) for leaf in _flat(params[block]).values()),
         )
         for block in made.backbone.blocks

@@ -80,6 +80,7 @@ def assemble(
         augment=augmenting,
         accumulate_steps=chosen.accumulate_steps,
         ema=chosen.ema,
+        additive=plan.additive,
     )
     rows = setup.batch_rows(made, pieces=chosen.accumulate_steps)
     feed = data.training(enter(made.train), rows, made.settings["seed"], augmenting)

@@ -3,7 +3,9 @@
 Only the trained part of the tree is differentiated, so that back-propagation ends
 at the earliest trained block and frozen arrays have no gradient to be reduced,
 clipped or logged by accident. Of a leaf that is trained in part only k numbers leave
-the place where its gradient arises (`taps`): all that follows sees these.
+the place where its gradient arises (`taps`): all that follows sees these. Arrays beside
+the leaves (`contracts.Additive`) are values like whole leaves, merged into the leaves
+that the network uses: the gradient of such a leaf is formed whole for a moment.
 """
 
 from collections.abc import Callable, Collection
@@ -13,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from subtune_jax import additive, sparse, taps, trees
 from subtune_jax import augment as augmentation
 from subtune_jax import inputs as inputs_
-from subtune_jax import sparse, taps, trees
-from subtune_jax.contracts import Backbone, Params
+from subtune_jax.contracts import Additive, Backbone, Params
 from subtune_jax.devices import AXIS
 from subtune_jax.sparse import Flat
 
@@ -25,7 +27,8 @@ class Fixed(NamedTuple):
     """What no step changes.
 
     Attributes:
-      frozen: path -> array of every leaf that is not trained, compute type.
+      frozen: path -> array of every leaf that is not trained, compute type; those that
+        arrays are merged into are here as the base has them.
       positions: path -> int32 `[k]` or `[O, K]`, the selected elements of each
         partial leaf.
       resident: the data set, if it lives on the devices.
@@ -41,8 +44,8 @@ class State(NamedTuple):
 
     Attributes:
       step: int32, steps done.
-      values: float32 masters: whole leaves, and k of each partial leaf, shaped as
-        its positions.
+      values: float32 masters: whole leaves, added arrays, and k of each partial leaf,
+        shaped as its positions.
       partial: path -> the partial leaves with their values in place, compute type.
       opt_state: of the transformation over `values`.
       ema: averaged `values`, or None.
@@ -71,6 +74,7 @@ class Recipe(NamedTuple):
       accumulate_steps: pieces each device processes its rows in.
       ema: decay, 0 for none.
       dtype: of the computation.
+      additive: the arrays among `values` that are no leaves, None for nothing.
     """
 
     backbone: Backbone
@@ -83,6 +87,7 @@ class Recipe(NamedTuple):
     accumulate_steps: int = 1
     ema: float = 0.0
     dtype: Any = jnp.float32
+    additive: Additive | None = None
 
 
 def start(
@@ -94,7 +99,7 @@ def start(
       recipe: the static choices.
       params: path -> array, all parameters, float32.
       stats: running statistics.
-      values: float32 masters, from `sparse.gather`.
+      values: float32 masters, from `sparse.gather`, and added arrays.
       positions: of the partial leaves.
     """
     rest = {p: _cast(recipe, leaf) for p, leaf in params.items() if p not in values}
@@ -120,10 +125,8 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
         inputs, targets = inputs_.labelled(
             fixed.resident, piece, recipe.classes, recipe.augment
         )
-        flat = {**fixed.frozen, **partial}
-        flat |= {path: _cast(recipe, leaf) for path, leaf in whole.items()}
         logits, stats = recipe.backbone.apply(
-            trees.nest(flat),
+            _network(recipe, {**fixed.frozen, **partial}, whole),
             stats,
             _enter(recipe, inputs),
             training=recipe.training,
@@ -201,16 +204,14 @@ def make_predict(
 
     def predict(state, fixed, piece):
         values = state.values if state.ema is None else state.ema
-        flat = dict(fixed.frozen)
-        for path, value in values.items():
-            where = fixed.positions.get(path)
-            if where is None:
-                flat[path] = _cast(recipe, value)
-            else:
-                flat[path] = sparse.put(state.partial[path], where, value)
+        partial = {
+            path: sparse.put(state.partial[path], where, values[path])
+            for path, where in fixed.positions.items()
+        }
+        whole = {path: v for path, v in values.items() if path not in partial}
         inputs, _ = inputs_.lookup(fixed.resident, piece)
         outputs, _ = recipe.backbone.apply(
-            trees.nest(flat),
+            _network(recipe, {**fixed.frozen, **partial}, whole),
             state.stats,
             _enter(recipe, inputs),
             start=recipe.start,
@@ -219,6 +220,21 @@ def make_predict(
         return None, outputs
 
     return predict
+
+
+def _network(recipe, flat: Flat, whole: Flat) -> Params:
+    """The parameters as the network uses them, in the type of the computation.
+
+    Args:
+      recipe: the static choices.
+      flat: frozen and partial leaves, in that type.
+      whole: float32 masters of whole leaves, and the added arrays.
+    """
+    leaves, added = additive.split(recipe.additive, whole)
+    flat = flat | {path: _cast(recipe, leaf) for path, leaf in leaves.items()}
+    with jax.default_matmul_precision("highest"):  # small, and shipped in float32
+        merged = additive.merge(recipe.additive, flat, added)
+    return trees.nest(flat | {p: _cast(recipe, leaf) for p, leaf in merged.items()})
 
 
 def _enter(recipe, inputs: jax.Array) -> jax.Array:

@@ -20,8 +20,15 @@ COMMON = {  # the same cells, on drawn images and a small network: offline, in s
     "train_steps": 4,
     "batch_size": 16,
 }
+PLACE = {"name": "structured", "property": "location"}  # a second task
 SMALL = {
     "quickstart": COMMON | {"method": {"name": "magnitude", "fraction": 0.1}},
+    "gradients": COMMON
+    | {
+        "method": {"name": "gps", "batches": 4},
+        "compare": {"tasks": {"count": {}, "place": {"task": PLACE}}},
+        "train_examples": 0,
+    },
     "subtuning": COMMON | {"train_examples": 0, "search": {"max_items": 1}},
 }
 

@@ -67,6 +67,7 @@ def trained(network, plan, name):
         transform=chosen.transform(STEPS, backbone.blocks),
         training=plan.training,
         augment=augment.make(flip=True),
+        additive=plan.additive,
     )
     flat = trees.flatten(variables.params)
     begin = steps.start(recipe, flat, variables.stats, plan.values, plan.positions)
@@ -100,6 +101,8 @@ def test_unselected_elements_never_move(network, method, batch_norm):
         still = ~np.broadcast_to(mask[path], old.shape)
         assert not changed[still.reshape(changed.shape)].any(), path
         moved += changed.sum()
+    for name in set(plan.values) - set(before):  # arrays beside the leaves
+        moved += (bits(params[name]) != bits(plan.values[name])).sum()
     assert moved > 0.5 * sum(np.size(value) for value in plan.values.values())
     for path, old in trees.flatten(variables.stats).items():
         same = np.array_equal(bits(trees.flatten(stats)[path]), bits(old))

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from subtune_jax import masks, names, trees
+from subtune_jax import additive, masks, names, trees
 from subtune_jax.contracts import Evidence
 
 METHODS = names.plugins("methods")
 MOVING = ()  # methods whose mask moves during training
 MINE = [name for name in METHODS if name not in MOVING]
 SPARSE = ("random", "magnitude")
+ADDITIVE = ("ia3", "lora", "ssf")  # methods that train arrays beside the leaves
 
 
 def networks():
@@ -76,10 +77,31 @@ def test_a_selection_is_a_mask_of_the_base(method, evidence):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_selection_adds_arrays_beside_the_base_or_none(method, evidence):
+    selection = select(method, evidence, **tiny(method))
+    added = selection.additive
+    assert (added is not None) == (method in ADDITIVE)
+    if added is None:
+        return
+    assert masks.count(evidence.params, selection.mask) == 0
+    additive.check(evidence.params, added)
+    assert additive.count(added) == sum(x.size for x in added.values.values()) > 0
+    flat = trees.flatten(evidence.params)
+    merged = added.merge({path: flat[path] for path in added.paths}, added.values)
+    named = {name.split("+")[0] for name in added.values}
+    biases = {path for path in added.paths if path.endswith("bias")}
+    assert set(merged) == set(added.paths) == named | biases
+    assert all(merged[path].shape == flat[path].shape for path in added.paths)
+    assert not any(path.startswith("head/") for path in added.paths)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_selection_is_the_same_for_the_same_seed(method, evidence):
-    one = select(method, evidence, **tiny(method)).mask
-    two = select(method, evidence, **tiny(method)).mask
-    jax.tree.map(np.testing.assert_array_equal, one, two)
+    one, two = (select(method, evidence, **tiny(method)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, one.mask, two.mask)
+    if method in ADDITIVE:
+        old, new = one.additive.values, two.additive.values
+        jax.tree.map(np.testing.assert_array_equal, old, new)
 
 
 @pytest.mark.parametrize("method", MINE)
@@ -226,6 +248,14 @@ def test_extras_ride_along_apart_from_the_mask(method, evidence):
         ("bias", {"among": "nothing"}, "no path matches 'nothing' in full; nearest of"),
         ("random", {"count": 1, "among": "head/.*"}, "no path matches 'head/"),
         ("random", {"count": 1, "extras": "nothing"}, "no path matches 'nothing'"),
+        ("lora", {"among": "nothing"}, "no path matches 'nothing' in full; nearest of"),
+        ("lora", {"among": ".*bias"}, r"lora was given '.*bias' \(\d+,\); it is no"),
+        ("lora", {"rank": 0}, "rank=0, alpha=8.0; they must be 1 or more, and above 0"),
+        ("lora", {"alpha": 0.0}, "they must be 1 or more, and above 0"),
+        ("ssf", {"among": "head/.*"}, "no path matches 'head/.*' in full; nearest of"),
+        ("ia3", {"outputs": "nothing"}, "no path matches 'nothing' in full; nearest"),
+        ("ia3", {"outputs": None, "inputs": ".*bias"}, r"ia3 was .* no matrix"),
+        ("ia3", {"outputs": None, "inputs": None}, "None; one of them is needed"),
     ],
 )
 def test_what_is_not_there_is_refused(method, arguments, message, evidence):

@@ -197,6 +197,17 @@ def test_every_layer_of_nnx_has_a_site(form):
     assert compare(loss, params, weights) == []
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_kernels_times_what_is_frozen_have_its_factor_in_their_gradient(form):
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.asarray(rng.normal(size=(7, 5)), jnp.float32)}
+    x = jnp.asarray(rng.normal(size=(6, 7)), jnp.float32)
+    for shape in ((5,), (7, 1), (7, 5)):
+        factor = jnp.asarray(rng.uniform(2, 9, shape), jnp.float32)
+        loss = lambda p, f=factor: jnp.sum(jnp.sin(x @ (p["kernel"] * f)))  # noqa: E731
+        assert compare(loss, params, {"kernel": form(params["kernel"])}) == []
+
+
 def test_torch_like_kernels_are_transposed_and_found():
     rng = np.random.default_rng(0)
     params = {"weight": jnp.asarray(rng.normal(size=(7, 5)), jnp.float32)}

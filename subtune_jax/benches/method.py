@@ -40,7 +40,8 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       trunk computed once, where it has such a trunk. Each has `trained` values,
       `milliseconds`, `flops`, `optimizer_bytes`, `index_bytes`, compiled `memory`
       and `delta_bytes`. `ratios`: the same of `method` and `cached`, in those of
-      `full`. `updates`: see `compare_updates`. `checks`.
+      `full`. `updates`: see `compare_updates`; empty for a method that trains added
+      arrays, which are in no mask. `checks`.
     """
     made = made._replace(augment=augment.NONE)
     plan = plan_of(made)
@@ -58,7 +59,8 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
         name: _figures(made, form, states[name], seconds[name])
         for name, form in forms.items()
     }
-    changes = compare_updates(made, plan, repeats)
+    masked = plan.additive is None
+    changes = compare_updates(made, plan, repeats) if masked else {}
     return {
         "forms": figures,
         "ratios": {

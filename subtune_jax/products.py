@@ -75,10 +75,7 @@ def _sampled_backward(how, residuals, dy):
     if rows is None:
         slopes = jnp.stack([_sums(taken, dy) for taken in kept])
     else:
-        # XLA may gather long before the gradient is there, and keep what it gathered.
-        # An index that depends on the gradient makes it wait, where a barrier does not.
-        later = (0 * dy[0, 0]).astype(jnp.int32)
-        slopes = _sums_of_inputs(kept, dy, rows + later)
+        slopes = _sums_of_inputs(kept, dy, rows)
     dx, slopes = together(how.moves, lambda: _back(how, dy, kernel), slopes.T)
     return dx, None, slopes, None
 
@@ -86,7 +83,8 @@ def _sampled_backward(how, residuals, dy):
 def _sums_of_inputs(x: jax.Array, dy: jax.Array, rows: jax.Array) -> jax.Array:
     """`[K, O]`, over tokens: the inputs `rows` of each neuron times its gradient.
 
-    Some tokens at a time, so that what is gathered stays in the processor's cache.
+    Some tokens at a time, so that what is gathered stays in the processor's cache; and
+    in a loop, since XLA may gather in the forward pass and keep what it gathered.
     """
     count = next(n for n in (CHUNKS, 4, 2, 1) if len(x) % n == 0)
     size = len(x) // count

@@ -98,6 +98,23 @@ def single(augment: Augment, drawn: jax.Array, image: jax.Array) -> jax.Array:
     return image
 
 
+def mask(augment: Augment, drawn: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mask `[H, W]` of the image that `single` gives; colour leaves it alone.
+
+    Of each pixel the nearest one of the original.
+    """
+    if augment.crop:
+        zoom, shift = _part(augment.crop, drawn[CROP], mask.shape)
+        rows, columns = (
+            jnp.clip(jnp.floor((jnp.arange(n) + 0.5 - to) / by), 0, n - 1).astype(int)
+            for n, by, to in zip(mask.shape, zoom, shift, strict=True)
+        )
+        mask = mask[rows[:, None], columns]
+    if augment.flip:
+        mask = jnp.where(drawn[FLIP] < 0.5, mask[:, ::-1], mask)
+    return mask
+
+
 def mix(
     augment: Augment,
     drawn: jax.Array,
@@ -116,16 +133,23 @@ def mix(
 
 def _crop(smallest: float, drawn: jax.Array, image: jax.Array) -> jax.Array:
     """A random part, of aspect 3/4 to 4/3, resized back to the whole."""
-    size = jnp.asarray(image.shape[:2], jnp.float32)
+    zoom, shift = _part(smallest, drawn, image.shape[:2])
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), zoom, shift, "linear", antialias=False
+    )
+
+
+def _part(
+    smallest: float, drawn: jax.Array, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """Of height and width: the factor, then the shift, that make the part the whole."""
+    size = jnp.asarray(shape, jnp.float32)
     area = smallest + (1 - smallest) * drawn[0]
     aspect = jnp.exp(jnp.log(4 / 3) * (2 * drawn[1] - 1))
     share = jnp.sqrt(area * jnp.stack([1 / aspect, aspect]))  # of height and width
     part = jnp.clip(share, 0.0, 1.0) * size
     zoom = size / part
-    shift = -drawn[2:4] * (size - part) * zoom
-    return jax.image.scale_and_translate(
-        image, image.shape, (0, 1), zoom, shift, "linear", antialias=False
-    )
+    return zoom, -drawn[2:4] * (size - part) * zoom
 
 
 def _colour(strength: float, drawn: jax.Array, image: jax.Array) -> jax.Array:

@@ -27,15 +27,22 @@ class Split(NamedTuple):
     Attributes:
       read: index in [0, N) -> one example, `{"image": uint8 [H, W, 3]}`; raises
         ValueError that names the file when it cannot be read.
-      labels: int32 `[N]`, each in [0, C).
+      labels: int32 `[N]`, each in [0, C); of a dense task what `data.subset` keeps
+        the shares of, zeros for chance alone.
+      mask: of a dense task: index -> uint8 `[H, W]`, as large as the image, of each
+        pixel its class or `dense.IGNORED`; raises as `read` does.
     """
 
     read: Callable[[int], dict[str, np.ndarray]]
     labels: np.ndarray
+    mask: Callable[[int], np.ndarray] | None = None
 
 
 class Task(NamedTuple):
     """A data source: three disjoint splits, the loss and the metric.
+
+    A dense task has a class for every pixel: its splits have masks, its logits are
+    `[B, h, w, C]`, and masks `[B, H, W]` stand for targets and labels.
 
     Attributes:
       name: of the file in `tasks/`.
@@ -44,6 +51,7 @@ class Task(NamedTuple):
       loss: (logits `[B, C]`, targets `[B, C]` that sum to 1) -> `[B]`.
       metric_name: what `metric` is called in results.
       metric: (logits `[N, C]`, labels `[N]`), NumPy -> float; higher is better.
+      also: name -> a further metric, which is reported and decides nothing.
     """
 
     name: str
@@ -54,6 +62,14 @@ class Task(NamedTuple):
     loss: Callable[..., jax.Array] = losses.cross_entropy
     metric_name: str = "accuracy"
     metric: Callable[[np.ndarray, np.ndarray], float] = losses.accuracy
+    also: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = (
+        types.MappingProxyType({})
+    )
+
+    @property
+    def dense(self) -> bool:
+        """Is there a class for every pixel?"""
+        return self.train.mask is not None
 
 
 class Variables(NamedTuple):
@@ -86,6 +102,8 @@ class Backbone(NamedTuple):
       alike: block -> the first block that is the same function of its own parameters,
         its statistics and its input, so that both run the same compiled program. A
         block that is missing is like no other.
+      dense: () -> the network of the same base and the same names whose head answers
+        for every place of its last map, `[B, h, w, C]`; None where there is none.
     """
 
     name: str
@@ -96,6 +114,7 @@ class Backbone(NamedTuple):
     load: Callable[[], Variables]
     apply: Callable[..., tuple[jax.Array, Params]]
     alike: Mapping[str, str] = types.MappingProxyType({})
+    dense: "Callable[[], Backbone] | None" = None
 
 
 class Evidence(NamedTuple):
@@ -109,9 +128,10 @@ class Evidence(NamedTuple):
       seed: for methods that draw.
       epoch_batches: how many batches go once through the training examples.
       features: (params, batch) -> `[B, D]`, what enters the head; None where nobody
-        can tell.
+        can tell, or the task is dense.
       views: n -> iterable of n batches of twice as many rows: every image in two
-        views, each augmented anew, the first views before the second ones.
+        views, each augmented anew, the first views before the second ones; None
+        likewise.
     """
 
     params: Params

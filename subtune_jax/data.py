@@ -27,7 +27,7 @@ class Examples(NamedTuple):
     """A split as the network takes it.
 
     Attributes:
-      labels: int32 `[N]`.
+      labels: int32 `[N]`, or masks, uint8 `[N, H, W]`, which are always in memory.
       inputs: `[N, ...]` of all examples, or None where they do not fit in memory.
       read: indices `[n]` -> inputs `[n, ...]`.
     """
@@ -51,7 +51,7 @@ class Feed(NamedTuple):
 
     Attributes:
       resident: arrays that live on every device, `{}` when streaming: `inputs`
-        `[N, ...]` and `labels` `[N]`.
+        `[N, ...]` and `labels` `[N]` or `[N, H, W]`.
       pieces: (first step, last step) -> the pieces of those steps, in order; each
         with `weight` [rows], either `index` or `inputs` and `labels`, the numbers
         `drawn` for augmentation, and for mixing all but the weight of a partner.
@@ -75,22 +75,40 @@ def rows(batch_size: int, multiple: int, process: int = 0, processes: int = 1) -
 def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
     """The images of a split at `size` pixels square, read now if they fit in `limit`.
 
+    Masks are brought to that size too, and all are read now.
+
     Raises:
-      ValueError: an image cannot be read; the message names its file.
+      ValueError: an image or mask cannot be read; the message names its file.
     """
 
     def one(index: int) -> np.ndarray:
         return images.resize(split.read(int(index))["image"], size)
 
+    count = len(split.labels)
     labels = np.asarray(split.labels, np.int32)
-    if len(labels) * size * size * 3 > limit:
+    if split.mask is not None:
+        labels = _masks(split.mask, count, size)
+    if count * size * size * 3 > limit:
         return Examples(labels, None, lambda where: np.stack([one(i) for i in where]))
     with ThreadPoolExecutor() as pool:
-        return resident(np.stack(list(pool.map(one, range(len(labels))))), labels)
+        return resident(np.stack(list(pool.map(one, range(count)))), labels)
+
+
+def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
+    """Masks `[N, size, size]`."""
+    found = np.empty((count, size, size), np.uint8)
+
+    def one(index: int) -> None:
+        found[index] = images.resize_mask(read(index), size)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(one, range(count)):
+            pass  # an error of a thread is raised here
+    return found
 
 
 def resident(inputs: np.ndarray, labels: np.ndarray) -> Examples:
-    """Examples that are in memory: `inputs` `[N, ...]`, `labels` `[N]`."""
+    """Examples that are in memory: `inputs` `[N, ...]`, `labels` `[N, ...]`."""
     return Examples(labels, inputs, lambda where: inputs[where])
 
 
@@ -98,8 +116,12 @@ def subset(split: Split, count: int, seed: int) -> Split:
     """A stratified subset of `count` examples; 0 keeps all."""
     if not count:
         return split
-    where = splits.subset(split.labels, count, seed)
-    return Split(lambda index: split.read(int(where[index])), split.labels[where])
+    where, mask = splits.subset(split.labels, count, seed), split.mask
+    return Split(
+        lambda index: split.read(int(where[index])),
+        split.labels[where],
+        None if mask is None else lambda index: mask(int(where[index])),
+    )
 
 
 def training(

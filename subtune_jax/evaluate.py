@@ -9,10 +9,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from subtune_jax import commands, data, delta, devices, loop, runs, setup, step, trees
+from subtune_jax import (
+    commands,
+    data,
+    delta,
+    devices,
+    loop,
+    outcome,
+    runs,
+    setup,
+    step,
+    trees,
+)
 from subtune_jax import workdir as workdir_
 from subtune_jax.contracts import Variables
 from subtune_jax.settings import Settings
@@ -46,12 +58,15 @@ def run(settings: Settings, given: argparse.Namespace) -> Path:
         found = f"delta {folder} has {outputs.shape[-1]} classes"
         raise ValueError(f"{found}; task {made.task.name} has {classes}")
     value = float(made.task.metric(outputs, examples.labels))
+    metric: dict[str, Any] = {"name": made.task.metric_name, "value": value}
+    if made.task.also:
+        metric["also"] = outcome.also(made, outputs, examples.labels)
     result = {
         "task": made.task.name,
         "backbone": made.backbone.name,
         "split": given.split,
         "examples": len(examples.labels),
-        "metric": {"name": made.task.metric_name, "value": value},
+        "metric": metric,
         "delta": str(folder),
         "base_fingerprint": delta.fingerprint(made.base._asdict()),
     }

@@ -21,8 +21,10 @@ def make(setup: Setup) -> Evidence:
     """The evidence of a setup, on batches of its size.
 
     `batches` are not augmented. Of `views`, each is a random part of at least a fifth
-    of the image, maybe mirrored, in other colours.
+    of the image, maybe mirrored, in other colours. A dense task has no views: the loss
+    on them compares images that have one label each.
     """
+    dense = setup.task.dense
     count, size = len(setup.train.labels), setup.settings["batch_size"]
     return Evidence(
         params=setup.variables.params,
@@ -31,13 +33,13 @@ def make(setup: Setup) -> Evidence:
         batches=functools.partial(_batches, setup),
         seed=setup.settings["seed"],
         epoch_batches=max(count // size, 1),
-        features=functools.partial(_features, setup),
-        views=functools.partial(_views, setup),
+        features=None if dense else functools.partial(_features, setup),
+        views=None if dense else functools.partial(_views, setup),
     )
 
 
 def _loss(setup: Setup, params: Any, batch: Batch) -> jax.Array:
-    targets = jax.nn.one_hot(batch["labels"], len(setup.task.classes))
+    targets = inputs.target(batch["labels"], len(setup.task.classes))
     apply, stats = setup.backbone.apply, setup.variables.stats
     logits, _ = apply(params, stats, batch["inputs"])
     return setup.task.loss(logits, targets).mean()
@@ -69,7 +71,7 @@ def _views(setup: Setup, count: int) -> Iterator[Batch]:
 
 
 def _read(setup: Setup, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pixels `[B, H, W, 3]` and labels `[B]` of the first batches."""
+    """Pixels `[B, H, W, 3]` and labels `[B, ...]` of the first batches."""
     train, size = setup.train, setup.settings["batch_size"]
     seed, total = setup.settings["seed"], len(train.labels)
     for step in range(count):

@@ -47,6 +47,36 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise ValueError(f"cannot decode {name}: {error}") from error
 
 
+def size(file: str | Path) -> tuple[int, int]:
+    """Height and width of the image in `file`, without decoding it."""
+    try:
+        with Image.open(file) as image:
+            return image.size[::-1]
+    except BROKEN as error:
+        raise ValueError(f"cannot read {file}: {error}") from error
+
+
+def read_mask(file: str | Path) -> np.ndarray:
+    """The mask in `file`, uint8 `[H, W]`: the values, or the numbers of a palette.
+
+    Raises:
+      ValueError: it is no image, is too large, or its channels differ.
+    """
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{MAX_PIXELS} pixels are the most")
+            found = np.array(image)
+    except BROKEN as error:
+        raise ValueError(f"cannot read mask {file}: {error}") from error
+    if found.ndim == 3 and (found[..., :3] == found[..., :1]).all():
+        found = found[..., 0]
+    if found.ndim != 2 or found.dtype not in (np.uint8, np.bool_):
+        what = f"mask {file} is {found.dtype} {list(found.shape)}"
+        raise ValueError(f"{what}; masks have one channel of 8 bits, or a palette")
+    return found.astype(np.uint8)
+
+
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         wide = np.asarray(image).astype(np.int64)
@@ -74,6 +104,15 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         return image
     scaled = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.array(scaled)
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """`mask`, uint8 `[H, W]`, as uint8 `[size, size]`: of each place the nearest."""
+    if mask.shape == (size, size):
+        return mask
+    return np.array(
+        Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
+    )
 
 
 def digest(image: np.ndarray) -> bytes:

@@ -1,6 +1,8 @@
 """From a piece to what the network sees, inside the compiled step."""
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,9 @@ Arrays = Mapping[str, jax.Array]
 def labelled(
     resident: Arrays, piece: Arrays, classes: int, augment: Augment
 ) -> tuple[jax.Array, jax.Array]:
-    """Inputs `[B, ...]`, augmented, and targets `[B, C]`."""
+    """Inputs `[B, ...]`, augmented, and targets `[B, C]` or masks `[B, H, W]`."""
     inputs, labels = lookup(resident, piece)
-    targets = jax.nn.one_hot(labels, classes)
+    targets = target(labels, classes)
     if not augmentation.active(augment):
         return inputs, targets
 
@@ -28,12 +30,20 @@ def labelled(
         return augmentation.mix(augment, drawn, images, pair)
 
     images = jax.vmap(single)(piece["drawn"], inputs)
+    if targets.ndim > 2:  # masks move with their images
+        moved = functools.partial(augmentation.mask, augment)
+        return images, jax.vmap(moved)(piece["drawn"], targets)
     if augmentation.mixes(augment):
         others, other_labels = lookup(resident, piece, "partner")
         others = jax.vmap(single)(piece["partner_drawn"], others)
-        pair = (targets, jax.nn.one_hot(other_labels, classes))
+        pair = (targets, target(other_labels, classes))
         images, targets = jax.vmap(mix)(piece["drawn"], (images, others), pair)
     return images, targets
+
+
+def target(labels: Any, classes: int) -> jax.Array:
+    """What the loss takes: labels `[B]` as `[B, C]`, masks `[B, H, W]` as they are."""
+    return jax.nn.one_hot(labels, classes) if labels.ndim == 1 else labels
 
 
 def lookup(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import additive, devices, masks, trees
+from subtune_jax import additive, dense, devices, masks, trees
 from subtune_jax.contracts import Variables
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup
@@ -72,8 +72,16 @@ def shares(made: Setup, run: Run) -> dict[str, tuple[int, int]]:
     }
 
 
+def also(made: Setup, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Name -> value of the task's further metrics."""
+    found = made.task.also.items()
+    return {name: float(metric(logits, labels)) for name, metric in found}
+
+
 def confusion(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts `[C, C]`: rows are true classes, columns guesses."""
+    """Counts `[C, C]`, of pixels where there are masks: rows are true classes."""
+    if labels.ndim > 1:
+        return dense.total(logits, labels)
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, logits.argmax(-1)), 1)
     return counts
@@ -97,6 +105,23 @@ def mistakes(
             "probability": float(odds[i, guess[i]]),
         }
         for i in worst
+    ]
+
+
+def worst(
+    made: Setup, logits: np.ndarray, truth: np.ndarray, images: Any, count: int = 6
+) -> list[dict[str, Any]]:
+    """The `count` images of the lowest metric: image, truth, guess, metric."""
+    pairs = zip(logits, truth, strict=True)
+    each = [made.task.metric(x[None], y[None]) for x, y in pairs]
+    return [
+        {
+            "image": images.read(np.asarray([i]))[0],
+            "truth": truth[i],
+            "guess": dense.guess(logits[i], truth[i].shape),
+            "metric": float(each[i]),
+        }
+        for i in np.argsort(each, kind="stable")[:count]
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax import splits
+from subtune_jax import dense, splits
 from subtune_jax.contracts import Split, Task
 from subtune_jax.names import near
 
@@ -59,13 +59,10 @@ def task(
     target = target or Target()
     builder = _builder(dataset, data_dir)
     features = builder.info.features
-    for key in (image_key, target.key):
-        if key not in features:
-            what = f"{dataset} has no feature named {key!r}"
-            raise ValueError(f"{what}; {near(key, features)}")
-    image = features[image_key]
-    if image.np_dtype != np.uint8 or (*image.shape, 0)[2] not in (1, 3):
-        raise ValueError(f"{dataset}: feature {image_key!r} is no uint8 image: {image}")
+    _check_image(dataset, features, image_key, (1, 3))
+    if target.key not in features:
+        what = f"{dataset} has no feature named {target.key!r}"
+        raise ValueError(f"{what}; {near(target.key, features)}")
     classes = target.classes or getattr(features[target.key], "names", None)
     if classes is None:
         raise ValueError(f"{dataset}: feature {target.key!r} has no classes")
@@ -77,6 +74,60 @@ def task(
         parts.append(Split(_reader(source, image_key, brightness), checked))
     train, validation, test = parts
     return Task(name, tuple(classes), train, validation, test)
+
+
+def dense_task(
+    name: str,
+    dataset: str,
+    slices: Sequence[str],
+    *,
+    classes: Sequence[str],
+    recode: Callable[[np.ndarray, str], np.ndarray],
+    image_key: str = "image",
+    mask_key: str = "segmentation_mask",
+    data_dir: str | None = None,
+) -> Task:
+    """The dense task of the three `slices` of `dataset`.
+
+    Images and masks are read when they are asked for, each without the other.
+
+    Args:
+      name: of the task.
+      dataset: name in TFDS, with its config.
+      slices: training, validation and test; that they are disjoint is up to the caller.
+      classes: their names.
+      recode: (mask `[H, W]` as stored, where it stands) -> classes and `IGNORED`.
+      image_key: the feature with the image, one channel or three.
+      mask_key: the feature with the mask, an image of one channel.
+      data_dir: where it was prepared; None for TFDS's own default.
+
+    Raises:
+      ValueError: as `task`, or the mask has several channels.
+    """
+    builder = _builder(dataset, data_dir)
+    features = builder.info.features
+    _check_image(dataset, features, image_key, (1, 3))
+    _check_image(dataset, features, mask_key, (1,))
+    parts = []
+    for piece in slices:
+        source = _source(builder, dataset, piece)
+        mask = _masks(source, features, mask_key, f"{dataset} {piece}", recode)
+        strata = np.zeros(len(source), np.int32)
+        parts.append(Split(_reader(source, image_key, 1), strata, mask))
+    return dense.task(name, classes, *parts)
+
+
+def _check_image(
+    dataset: str, features: Any, key: str, channels: Sequence[int]
+) -> None:
+    if key not in features:
+        what = f"{dataset} has no feature named {key!r}"
+        raise ValueError(f"{what}; {near(key, features)}")
+    image = features[key]
+    if image.np_dtype != np.uint8 or (*image.shape, 0, 0, 0)[2] not in channels:
+        many = " or ".join(map(str, channels))
+        what = f"{dataset}: feature {key!r} is no uint8 image"
+        raise ValueError(f"{what} of {many} channels: {image}")
 
 
 def _builder(dataset: str, data_dir: str | None) -> Any:
@@ -129,18 +180,37 @@ def _line(error: Exception) -> str:
 
 def _labels(source: Any, features: Any, target: Target, limit: int | None) -> list[int]:
     """The labels of the first examples; of each only one feature is decoded."""
+    read = _one(source, features, target.key)
+    return [target.label(read(index)) for index in range(len(source))[:limit]]
+
+
+def _masks(
+    source: Any, features: Any, key: str, name: str,
+    recode: Callable[[np.ndarray, str], np.ndarray],
+) -> Callable[[int], np.ndarray]:  # fmt: skip
+    read = _one(source, features, key)
+
+    def mask(index: int) -> np.ndarray:
+        return recode(np.asarray(read(index))[..., 0], f"{name}: mask {index}")
+
+    return mask
+
+
+def _one(source: Any, features: Any, key: str) -> Callable[[int], Any]:
+    """Reads one feature of an example and decodes no other."""
     import tensorflow_datasets as tfds
 
     # TFDS's own partial decoding needs TensorFlow.
-    one = tfds.features.FeaturesDict({target.key: features[target.key]})
-    labels = []
-    for index in range(len(source))[:limit]:
+    one = tfds.features.FeaturesDict({key: features[key]})
+
+    def read(index: int) -> Any:
         record = source.data_source[index]
         # `tfds.testing.mock_data` hands out examples instead of bytes.
         if isinstance(record, bytes):
             record = one.deserialize_example_np(record)
-        labels.append(target.label(record[target.key]))
-    return labels
+        return record[key]
+
+    return read
 
 
 def _reader(source: Any, key: str, brightness: int) -> splits.Read:

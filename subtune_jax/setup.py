@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import augment, data, devices, names, optimizer, trees
+from subtune_jax import augment, data, dense, devices, names, optimizer, trees
 from subtune_jax.augment import Augment
 from subtune_jax.contracts import Backbone, Selector, Task, Variables
 from subtune_jax.data import Examples, Rows
@@ -60,6 +60,8 @@ def prepare(settings: Settings) -> Setup:
     found = devices.choose(settings["parallel"])
     backbone = names.load("backbones", settings["backbone"])
     task = names.load("tasks", settings["task"])
+    if task.dense:
+        backbone = _dense(backbone, task, made_augment)
     train = data.subset(task.train, settings["train_examples"], settings["seed"])
     if settings["batch_size"] > len(train.labels):
         given = f"batch_size={settings['batch_size']}"
@@ -68,6 +70,9 @@ def prepare(settings: Settings) -> Setup:
     validation = data.subset(task.validation, count, settings["seed"])
     base = _host(backbone.load())
     size = backbone.input_shape[0]
+    examples = data.examples(train, size)
+    if task.dense:
+        _check_masks(examples, task)
     return Setup(
         settings=settings,
         task=task,
@@ -78,7 +83,7 @@ def prepare(settings: Settings) -> Setup:
         devices=found,
         base=base,
         variables=_with_head(backbone, base, len(task.classes), settings["seed"]),
-        train=data.examples(train, size),
+        train=examples,
         validation=data.examples(validation, size),
     )
 
@@ -99,6 +104,26 @@ def new_head(backbone: Backbone, classes: int, seed: int) -> Any:
     """The head of a random network of as many classes, host arrays."""
     fresh = jax.jit(lambda key: backbone.init(key, classes).params[HEAD])
     return jax.tree.map(np.asarray, fresh(jax.random.key(seed)))
+
+
+def _dense(backbone: Backbone, task: Task, chosen: Augment) -> Backbone:
+    """The network with a head for every place, of one that has such a form."""
+    if backbone.dense is None:
+        what = f"backbone {backbone.name} has no dense head; vit has"
+        raise ValueError(f"{what}, and task {task.name} needs one")
+    if augment.mixes(chosen):
+        given = f"augment mixup={chosen.mixup}, cutmix={chosen.cutmix}"
+        raise ValueError(f"{given}; masks are not mixed, both must be 0")
+    return backbone.dense()
+
+
+def _check_masks(train: Examples, task: Task) -> None:
+    """Masks of black and white, 0 and 255, would pass as background and ignored."""
+    found = [i for i in np.unique(train.labels) if i != dense.IGNORED]
+    if len(found) < 2:
+        seen = ", ".join(task.classes[i] for i in found) or "no class"
+        what = f"the training masks of task {task.name} hold {seen} alone"
+        raise ValueError(f"{what}, beside pixels of {dense.IGNORED}, which are ignored")
 
 
 def _with_head(

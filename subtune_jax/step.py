@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subtune_jax import additive, sparse, taps, trees
+from subtune_jax import additive, dense, sparse, taps, trees
 from subtune_jax import augment as augmentation
 from subtune_jax import inputs as inputs_
 from subtune_jax.contracts import Additive, Backbone, Params
@@ -65,7 +65,7 @@ class Recipe(NamedTuple):
 
     Attributes:
       backbone: the network.
-      loss: (logits `[B, C]`, targets `[B, C]`) -> `[B]`.
+      loss: (logits `[B, C]`, targets `[B, C]`) -> `[B]`; see `Task` for masks.
       classes: C.
       transform: over `values`.
       start: the block the inputs enter; None for images at the first.
@@ -136,8 +136,7 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
         )
         weight = piece["weight"]
         loss = jnp.sum(weight * recipe.loss(logits, targets))
-        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        sums = {"loss": loss, "accuracy": jnp.sum(weight * right)}
+        sums = {"loss": loss, "accuracy": jnp.sum(weight * _right(logits, targets))}
         return loss, (sums | {"weight": jnp.sum(weight)}, stats)
 
     def sums_of(state, fixed, piece):
@@ -156,6 +155,13 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
         return _move(recipe, state, fixed, grads, stats), metrics
 
     return train
+
+
+def _right(logits, targets):
+    """`[B]`: whether the guess is right; of masks, the share of pixels where it is."""
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        return dense.accuracy(logits, targets)
+    return jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
 
 
 def _accumulate(recipe, sums_of, state, fixed, piece):

@@ -177,8 +177,10 @@ def _finish(
     validation = _metric(
         made, runs.logits(ready, state, made.validation), made.validation
     )
-    metrics = {"name": made.task.metric_name, "validation": validation}
+    metrics: dict[str, Any] = {"name": made.task.metric_name, "validation": validation}
     metrics["test"] = _metric(made, logits, test)
+    if made.task.also:
+        metrics["also"] = outcome.also(made, logits, test.labels)
     result = _result(made, ready, state, after, metrics, seconds, folder)
     if probe is not None:
         score = _metric(made, runs.logits(probe[0], probe[1], test), test)
@@ -186,6 +188,7 @@ def _finish(
         _say(f"linear probe: test {made.task.metric_name} {score:.4f}")
     _say(f"fine-tuned:   test {made.task.metric_name} {metrics['test']:.4f}")
     if jax.process_index() == 0:
+        shown = made, logits, test.labels, test
         report.write(
             folder,
             result,
@@ -193,7 +196,8 @@ def _finish(
             outcome.shares(made, ready),
             outcome.confusion(logits, test.labels, len(made.task.classes)),
             made.task.classes,
-            outcome.mistakes(made, logits, test.labels, test),
+            [] if made.task.dense else outcome.mistakes(*shown),
+            outcome.worst(*shown) if made.task.dense else (),
         )
     return workdir.write_json(folder / "result.json", result)
 

@@ -66,12 +66,15 @@ def open_trials(
     """Trials on the examples of `made`; large activations go below `parent`.
 
     Raises:
-      ValueError: there are several processes, fewer examples than folds or a batch, or
-        an optimiser that trials do not follow (Auto-RGN, averaging).
+      ValueError: there are several processes, masks, fewer examples than folds or a
+        batch, or an optimiser that trials do not follow (Auto-RGN, averaging).
     """
     if jax.process_count() > 1:
         given = f"{jax.process_count()} processes"
         raise ValueError(f"trials run in one process; there are {given}")
+    if made.task.dense:
+        what = f"trials were given task {made.task.name}, which has masks"
+        raise ValueError(f"{what}; they need one label an image")
     if made.optimizer.rgn_steps or made.optimizer.ema:
         given = f"rgn_steps={made.optimizer.rgn_steps}, ema={made.optimizer.ema}"
         raise ValueError(f"trials were given optimizer {given}; both must be 0")

@@ -9,19 +9,24 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from subtune_jax import fetch, images, names
+from subtune_jax import dense, fetch, images, names
 from subtune_jax.fetch.assets import ASSETS
 from subtune_jax.tasks import openclipart
 
 ALL = names.plugins("tasks")
-PREPARED = {"tfds", "vtab", "fgvc"}  # need a data set that TFDS prepared: a mock here
+PREPARED = {
+    "tfds",
+    "tfds_masks",
+    "vtab",
+    "fgvc",
+}  # need a data set that TFDS prepared: a mock here
 DISTINCT = {"elpv", "emoji", "openclipart"}  # have no image twice
 MOST = 3000  # images read of one split
 
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory):
-    """Your own images in folders: 12 and 4 of each of two kinds."""
+    """Your own images in folders: 12 and 4 of each of two kinds, and with masks."""
     root, rng = tmp_path_factory.mktemp("flowers"), np.random.default_rng(0)
     for part, count in (("train", 12), ("test", 4)):
         for kind in ("rose", "tulip"):
@@ -29,6 +34,11 @@ def flowers(tmp_path_factory):
             for number in range(count):
                 image = Image.fromarray(rng.integers(0, 256, (5, 4, 3), np.uint8))
                 image.save(root / part / kind / f"{number}.png")
+        for number in range(count):
+            for what, most in (("images", 256), ("masks", 2)):
+                (root / "masked" / part / what).mkdir(parents=True, exist_ok=True)
+                pixels = Image.fromarray(rng.integers(0, most, (5, 4), np.uint8))
+                pixels.save(root / "masked" / part / what / f"{number}.png")
     return root
 
 
@@ -40,7 +50,8 @@ def make(flowers):
         if name == "digits":
             pytest.importorskip("sklearn")
         module = importlib.import_module(f"subtune_jax.tasks.{name}")
-        arguments = {"path": str(flowers)} if name == "folder" else {}
+        own = {"folder": flowers, "folder_masks": flowers / "masked"}
+        arguments = {"path": str(own[name])} if name in own else {}
         arguments |= getattr(module, "TINY", {})
         with tfds.testing.mock_data(num_examples=8):
             return names.load("tasks", {"name": name, **arguments})
@@ -65,8 +76,11 @@ def test_the_parts_have_examples_of_every_class_and_no_other(name, task_of):
     for split in parts(task):
         assert split.labels.dtype == np.int32 and split.labels.ndim == 1
         assert 0 <= split.labels.min() <= split.labels.max() < len(task.classes)
+        assert (split.mask is not None) == task.dense
         if name not in PREPARED:
-            assert len(set(split.labels)) == len(task.classes)
+            found = map(split.mask or split.labels.item, range(len(split.labels)))
+            classes = set(np.concatenate([np.ravel(each) for each in found]))
+            assert classes - {dense.IGNORED} == set(range(len(task.classes)))
 
 
 @pytest.mark.parametrize("name", ALL)

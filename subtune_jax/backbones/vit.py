@@ -5,6 +5,7 @@ LayerScale: Touvron et al., arXiv:2103.17239; S/14: Oquab et al., arXiv:2304.071
 """
 
 import functools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -102,6 +103,15 @@ class Pool(layers.LayerNorm):
         return super().__call__(x[:, 0])
 
 
+class Map(layers.LayerNorm):
+    """The patches, normalised: `[B, 1 + h * w, D]` -> `[B, h, w, D]`, for masks."""
+
+    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+        """The class token ends here; images are square, and so is the map."""
+        side = math.isqrt(x.shape[1] - 1)
+        return super().__call__(x[:, 1:].reshape(len(x), side, side, -1))
+
+
 def make(
     variant: str | tuple = "S/16",
     weights: str | None = None,
@@ -112,6 +122,8 @@ def make(
     normalize: str | None = None,
 ) -> Backbone:
     """A ViT with blocks `embed`, `block01` ..., `norm` and `head`.
+
+    For masks the head takes every patch instead of the class token.
 
     Args:
       variant: a name in `VARIANTS`, or the numbers of a `Shape`.
@@ -138,7 +150,6 @@ def make(
     }
     for number in range(1, shape.depth + 1):
         blocks[f"block{number:02d}"] = functools.partial(Block, shape, tanh, small)
-    blocks["norm"] = lambda rngs: Pool(shape.width, epsilon=small)
 
     def load(shapes: Variables) -> Variables:
         if path is not None:
@@ -146,15 +157,18 @@ def make(
         whole = backbone.init(jax.random.key(seed), 1)
         return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
 
-    backbone = network.chain(
-        "vit",
-        blocks,
-        lambda rngs, classes: layers.Head(shape.width, classes, rngs=rngs),
-        load,
-        input_shape=(image_size, image_size, 3),
-        normalize=COLOURS[colours],
-    )
-    return backbone
+    def build(last: type[layers.LayerNorm]) -> Backbone:
+        return network.chain(
+            "vit",
+            {**blocks, "norm": lambda rngs: last(shape.width, epsilon=small)},
+            lambda rngs, classes: layers.Head(shape.width, classes, rngs=rngs),
+            load,
+            input_shape=(image_size, image_size, 3),
+            normalize=COLOURS[colours],
+        )
+
+    backbone = build(Pool)
+    return backbone._replace(dense=functools.partial(build, Map))
 
 
 def _shape(variant: str | tuple, image_size: int) -> Shape:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from subtune_jax.report import masks, pictures, themes
 from subtune_jax.report import page as report_page
-from subtune_jax.report import pictures, themes
 from subtune_jax.report.page import Panel
 from subtune_jax.report.themes import LIGHT
 
@@ -20,6 +20,7 @@ def write(
     confusion: np.ndarray,
     classes: Sequence[str],
     mistakes: Sequence[Mapping[str, Any]],
+    worst: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[Path, Path]:
     """The paths of `report.html` and `report.png`, written into `workdir`.
 
@@ -32,6 +33,8 @@ def write(
       classes: C names.
       mistakes: `{"image": uint8 [H, W, 3], "truth", "guess", "probability"}` each; up
         to eight are shown.
+      worst: of a dense task, shown instead: `{"image": uint8 [H, W, 3], "truth",
+        "guess": uint8 [H, W], "metric"}` each; up to six.
     """
     probe = result.get("linear_probe") or {}
     metric = result["metrics"]["name"]
@@ -51,17 +54,32 @@ def write(
             "Confusion matrix of the test split",
             5.6,
         ),
-        Panel(
-            lambda f, t: pictures.mistakes(f, mistakes, t),
-            "Images that were classified wrongly",
-            4.2,
-        ),
+        _examples(mistakes, worst, len(classes), metric),
     ]
     page, overview = Path(workdir) / "report.html", Path(workdir) / "report.png"
     overview.write_bytes(_overview(panels, result))
     wrong = _confusions(confusion, classes)
     page.write_text(report_page.html(panels, result, headline(result), wrong))
     return page, overview
+
+
+def _examples(
+    mistakes: Sequence[Mapping[str, Any]],
+    worst: Sequence[Mapping[str, Any]],
+    classes: int,
+    metric: str,
+) -> Panel:
+    if worst:
+        return Panel(
+            lambda f, t: masks.worst(f, worst, classes, metric, t),
+            f"Images of the lowest {metric}: image, truth and guess",
+            5.6,
+        )
+    return Panel(
+        lambda f, t: pictures.mistakes(f, mistakes, t),
+        "Images that were classified wrongly",
+        4.2,
+    )
 
 
 def headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -72,6 +90,8 @@ def headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if test is not None and probe is not None:
         what += f"; {test - probe:+.3f} on the linear probe's {probe:.3f}"
         mood = "good" if test > probe else "bad" if test < probe else ""
+    for other, value in result["metrics"].get("also", {}).items():
+        what += f"; {other} {value:.3f}"
     counts = result.get("trainable", {})
     trained = counts.get("selected", 0) + counts.get("extras", 0)
     size = result.get("cost", {}).get("delta_bytes")

@@ -21,7 +21,7 @@ from typing import Any
 from subtune_jax import commands, grid, outcome, profile, search, train, valued, workdir
 from subtune_jax.grid import Job, Place
 from subtune_jax.loop import NonFiniteLossError
-from subtune_jax.report import pareto
+from subtune_jax.report import pareto, tables
 from subtune_jax.report import sizes as sizes_
 from subtune_jax.settings import Settings
 
@@ -58,7 +58,7 @@ def run(settings: Settings, folder: Path) -> Path:
         "profiles": [_profiled(job, r) for job, r in results if "best" in r],
         "config": settings, "versions": outcome.versions(),
     }  # fmt: skip
-    text = markdown(rows) + correlations(content["profiles"])
+    text = tables.markdown(rows) + tables.correlations(content["profiles"])
     (folder / "compare.md").write_text(text)
     if rows:
         (folder / "pareto.png").write_bytes(pareto.pareto(overall(rows)))
@@ -258,63 +258,6 @@ def sizes(results: Results, seed: int) -> list[Row]:
     return [r for r in found if r["name"] in named] if len(counts) > 1 else []
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table, one for each task and network, methods best first.
-
-    Where all rows are trainings, their counts, bytes and rates take the place of the
-    ledgers of searches.
-    """
-    lines: list[str] = []
-    for task, network in dict.fromkeys((r["task"], r["network"]) for r in rows):
-        own = [r for r in rows if (r["task"], r["network"]) == (task, network)]
-        plain = all("rate" in row for row in own)
-        columns, cells = (TRAININGS, _training_cells) if plain else (SEARCHES, _cells)
-        lines += [f"### {task} / {network}", "", f"| {' | '.join(columns)} |"]
-        lines.append("|---" * len(columns) + "|")
-        for row in sorted(own, key=lambda row: -row["mean"]):
-            lines.append(f"| {' | '.join(cells(row))} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cells(row: Row) -> list[str]:
-    ledger = row.get("search", dict.fromkeys(LEDGER, 0))
-    return [
-        row["method"],
-        f"{row['mean']:.3f} ± {row['std']:.3f}",
-        f"{row['trainable']:,.0f}",
-        f"{row['train_steps']:.0f}",
-        f"{row['flops'] / 1e12:.3g}",
-        f"{row['seconds']:.0f}",
-        *(f"{ledger[key]:.0f}" for key in LEDGER[:2]),
-        f"{ledger['flops'] / 1e12:.3g}",
-        f"{ledger['seconds']:.0f}",
-    ]
-
-
-def _training_cells(row: Row) -> list[str]:
-    return [
-        row["method"],
-        f"{row['mean']:.3f} ± {row['std']:.3f}",
-        f"{min(row['values']):.3f}",
-        *(f"{row[key]:,.0f}" for key in COUNTS[:3]),
-        f"{row['optimizer_bytes'] / 1e3:,.0f}",
-        f"{row['step_seconds'] * 1e3:,.1f}",
-        f"{row['rate']:.3g}",
-    ]
-
-
-LEDGER = ("trainings", "train_steps", "flops", "seconds")
-SEARCHES = (
-    "method", "test", "trained", "steps", "Tflop", "seconds",
-    "search: trainings", "steps", "Tflop", "seconds",
-)  # fmt: skip
-TRAININGS = (
-    "method", "test", "worst", "selected", "extras", "head", "optimiser kB", "step ms",
-    "rate",
-)  # fmt: skip
-
-
 def _profiled(job: Job, result: Mapping[str, Any]) -> Row:
     ranks = {
         name: found["rank_correlation"]
@@ -322,21 +265,6 @@ def _profiled(job: Job, result: Mapping[str, Any]) -> Row:
     }
     row = {key: result[key] for key in ("best", "cost")}
     return {"task": job.task, "network": job.network, **row, "proxies": ranks}
-
-
-def correlations(profiled: Sequence[Row]) -> str:
-    """Rank correlation of each proxy with each profile, as a table."""
-    names = list(dict.fromkeys(name for row in profiled for name in row["proxies"]))
-    if not names:
-        return ""
-    places = [f"{row['task']} / {row['network']}" for row in profiled]
-    lines = ["### Rank correlation of proxies with the profile", ""]
-    lines += [f"| proxy | {' | '.join(places)} |", "|---" * (1 + len(places)) + "|"]
-    for name in names:
-        cells = [row["proxies"].get(name) for row in profiled]
-        words = ["" if cell is None else f"{cell:+.2f}" for cell in cells]
-        lines.append(f"| {name} | {' | '.join(words)} |")
-    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subtune_jax import compare, grid, setup
+from subtune_jax.report import tables
 
 CONFIG = """
 import ml_collections
@@ -278,7 +279,7 @@ def test_without_rates_folders_and_rates_are_the_configs_own(config, tmp_path):
 def test_the_table_of_the_searches_on_record_is_reproduced():
     folder = Path(__file__).parents[1] / "results" / "subtuning"
     told = content(folder)
-    text = compare.markdown(told["rows"]) + compare.correlations(told["profiles"])
+    text = tables.markdown(told["rows"]) + tables.correlations(told["profiles"])
     assert text == (folder / "compare.md").read_text()
 
 

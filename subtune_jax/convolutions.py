@@ -14,10 +14,11 @@ have a first derivative only, in reverse mode.
 import functools
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from subtune_jax import layers, shifted
+from subtune_jax import shifted
 from subtune_jax.layers import BatchNorm, Run
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -39,7 +40,7 @@ def full(
     same = lax.padtype_to_pads(pixels, (size, size), (stride, stride), "SAME")
     around = same if padding is None else [(padding, padding)] * 2
     if size > 1 and around == same and kernel[..., 0].size <= THIN:
-        return _thin(*layers.alike(x, kernel), stride)
+        return _thin(*_alike(x, kernel), stride)
     padded = [n + sum(zeros) for n, zeros in zip(pixels, around, strict=True)]
     small = (min(padded) - size) // stride + 1 < size
     form = shifted.patches if size == 1 or small else _native
@@ -61,7 +62,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
     Each channel has its own filter. On a CPU sums are in float32 or wider.
     """
-    return _depthwise(*layers.alike(x, kernel), stride)
+    return _depthwise(*_alike(x, kernel), stride)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -99,6 +100,14 @@ def _depthwise_backward(stride, residuals, dy):
 
 _thin.defvjp(_thin_forward, _thin_backward)
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _alike(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Inside shard_map the batch differs among devices and the kernel does not. JAX
+    # adds gradients up over devices where the two meet, but not inside functions with
+    # their own gradient: so they meet here, in a zero that the compiler removes.
+    nothing = jnp.zeros_like(x, shape=()) + jnp.zeros_like(kernel, x.dtype, ())
+    return x + nothing, kernel + nothing.astype(kernel.dtype)
 
 
 def _on_platform(cpu, default, stride, *arrays):

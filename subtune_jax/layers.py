@@ -52,19 +52,12 @@ class Dense(nnx.Module):
         """`[..., in]` -> `[..., out]`."""
         flat = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
         if self.bias is not None:
-            flat = _biased(*alike(flat, self.bias[...].astype(x.dtype)))
+            # Inside shard_map the batch differs among devices and the bias does not.
+            # JAX adds gradients up where the two meet, but not inside a function with
+            # its own gradient: so they meet here, in a zero that the compiler removes.
+            nothing = jnp.zeros_like(flat, shape=())
+            flat = _biased(flat, self.bias[...].astype(x.dtype) + nothing)
         return flat.reshape(*x.shape[:-1], flat.shape[-1])
-
-
-def alike(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The two, made to differ among devices where one of them does.
-
-    Inside shard_map the batch differs and the weight does not. JAX adds gradients up
-    over devices where the two meet, but not inside functions with their own gradient:
-    so they meet here, in a zero that the compiler removes.
-    """
-    nothing = jnp.zeros_like(x, shape=()) + jnp.zeros_like(weight, x.dtype, ())
-    return x + nothing, weight + nothing.astype(weight.dtype)
 
 
 @jax.custom_vjp

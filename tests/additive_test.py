@@ -217,8 +217,11 @@ def test_after_training_the_network_is_the_unmerged_form(method):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["one", "pieces", "pmap", "shard_map"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [*((method, "one") for method in METHODS)]
+    + [("lora", mode) for mode in ("pieces", "pmap", "shard_map")],
+)
 def test_training_is_that_of_the_unmerged_form(method, mode):
     where = devices.choose(mode) if mode in ("pmap", "shard_map") else None
     parts = 4 if mode == "pieces" else 1

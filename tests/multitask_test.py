@@ -257,7 +257,9 @@ def test_the_trunk_runs_once_and_each_task_from_its_fork(served, asked):
     for name in asked:  # in two tiles of 4 rows
         fork, classes = server.tasks[name]
         expected += 2 * needed(name, 4, fork, None)
-        expected += 2 * 4 * (9 - classes) * 2 * served.expected["base"].shape[-1]
+        # Logits that pad the head: a product, the bias of each row, and its own zero.
+        width = served.expected["base"].shape[-1]
+        expected += 2 * (9 - classes) * (4 * 2 * width + 4 + 1)
     found = operations.count(server, dict.fromkeys(asked, np.arange(8)), 8)
     assert found == pytest.approx(expected, rel=1e-3)
 

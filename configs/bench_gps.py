@@ -3,7 +3,10 @@ r"""What GPS costs beside full fine-tuning: ViT-S/14, one input of every neuron.
     subtune bench --config=configs/bench_gps.py --only=sparse,pytorch,network \
         --workdir=runs/bench_gps
 
-Random weights: they cost what trained ones do.
+Random weights: they cost what trained ones do. Measured on two idle cores, medians of
+7 turns: a step of one input a neuron with biases takes 0.715 of full fine-tuning's
+time (0.70 was the aim) and 0.69 of PyTorch's masked way (0.65 was); without biases
+0.68. It saves 0.96 of 12 n bytes. `--only=selection` compiles often: some minutes.
 """
 
 import ml_collections

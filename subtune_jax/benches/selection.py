@@ -18,7 +18,8 @@ from subtune_jax.methods import gps
 from subtune_jax.setup import Setup
 
 PASSES, EPOCHS = 3.0, 1.2
-SHORT, LONG = 4, 16  # batches; the difference of the two has no compilation in it
+SHORT, LONG = 2, 10  # batches; the difference of the two has no compilation in it
+TURNS = 2  # at most, of those: each selection compiles anew
 
 
 def run(made: Setup, repeats: int) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _epochs(given: Evidence, repeats: int) -> dict[str, float]:
         for work in (gradients, choices)
         for count in (SHORT, LONG)
     }
-    seconds = measure.by_turns(steps, repeats)
+    seconds = measure.by_turns(steps, min(repeats, TURNS))
 
     def more(name: str) -> list[float]:
         pairs = zip(seconds[f"{name} {LONG}"], seconds[f"{name} {SHORT}"], strict=True)

@@ -11,6 +11,8 @@ time (0.70 was the aim) and 0.69 of PyTorch's masked way (0.65 was); without bia
 
 import ml_collections
 
+from subtune_jax.methods.gps import RIDING
+
 
 def get_config() -> ml_collections.ConfigDict:
     """98 pixels, 50 tokens an image, as the offline tasks are trained."""
@@ -19,9 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.task = dict(name="structured", property="count", examples=1000)
     config.backbone = dict(name="vit", variant="S/14", weights=None, image_size=98)
-    config.method = dict(
-        name="random", scope="neuron", count=1, extras=r"(?!.*norm)(.*/)?(bias|scale\d)"
-    )
+    config.method = dict(name="random", scope="neuron", count=1, extras=RIDING.pattern)
 
     config.batch_size = 16
     config.train_steps = 100

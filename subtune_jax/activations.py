@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from subtune_jax import accumulate, names, trees
+from subtune_jax import accumulate, names, programs, trees
 from subtune_jax.accumulate import Measure
 from subtune_jax.contracts import Params
 from subtune_jax.devices import Devices
@@ -23,16 +23,10 @@ Size = Callable[[jax.Array], jax.Array]
 SIZES: dict[str, Size] = {"mean": jnp.abs, "l2": jnp.square}
 PRODUCTS = ("dot_general", "conv_general_dilated")
 EXACT = (jax.lax.Precision.HIGHEST,) * 2
-NAMELESS = core.DebugInfo("evaluate", "activations", None, None)
 LAYOUTS = ("reshape", "transpose", "squeeze")
-INNER = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "remat2": "jaxpr",  # jax.checkpoint
-    "closed_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
+CALLS = (
+    "jit", "pjit", "remat2", "closed_call", "custom_jvp_call", "custom_vjp_call",
+)  # fmt: skip
 
 
 def activation(
@@ -122,14 +116,13 @@ def _evaluate(
 def _step(equation: Any, given: list[_Value], size: Size) -> tuple[list[_Value], Any]:
     name = equation.primitive.name
     leaves = [value for value in given if value.leaf is not None]
-    if leaves and name in INNER:
-        inner = equation.params[INNER[name]]
-        jaxpr, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-        return _evaluate(jaxpr, consts, given, size)
+    if leaves and name in CALLS:
+        return _evaluate(*programs.inner(equation), given, size)
     if leaves and _programs(equation):
         used = f"{leaves[0].path!r} is used in a {name}"
         raise ValueError(f"{used}; only inputs outside loops and branches can be read")
-    outputs = list(map(_Value, _plain(equation, [value.array for value in given])))
+    arrays = [value.array for value in given]
+    outputs = list(map(_Value, programs.evaluate(equation, arrays)))
     if leaves and name in PRODUCTS:
         return outputs, _probe(equation, given, size)
     if leaves and name == "convert_element_type":
@@ -157,13 +150,3 @@ def _programs(equation: Any) -> list[Any]:
     """The programs inside an equation: a loop's body, the branches of a condition."""
     kinds, flat = (core.Jaxpr, core.ClosedJaxpr), jax.tree.leaves(equation.params)
     return [value for value in flat if isinstance(value, kinds)]
-
-
-def _plain(equation: Any, arrays: list[Any]) -> list[Any]:
-    """The outputs of an equation: JAX evaluates a program of it alone."""
-    atoms = zip(equation.invars, arrays, strict=True)
-    given = {atom: x for atom, x in atoms if not isinstance(atom, core.Literal)}
-    alone = core.Jaxpr(
-        (), list(given), equation.outvars, [equation], equation.effects, NAMELESS
-    )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())

@@ -12,32 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend import core
 
-from subtune_jax import sites
+from subtune_jax import programs, sites
 from subtune_jax.products import How
 from subtune_jax.sites import Tap
 
-NAMELESS = core.DebugInfo("replay", "taps", None, None)
 CALLS = ("jit", "pjit", "closed_call")
 CHECKPOINTS = ("remat2", "checkpoint")
-
-
-def inner(equation: Any) -> tuple[Any, Any]:
-    """The jaxpr that a call runs, and its constants."""
-    params = equation.params
-    found = params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
-    return getattr(found, "jaxpr", found), getattr(found, "consts", ())
-
-
-def plain(equation: Any, values: list[Any]) -> list[Any]:
-    """An equation as it is: JAX evaluates a program of it alone."""
-    atoms = zip(equation.invars, values, strict=True)
-    given = {atom: v for atom, v in atoms if not isinstance(atom, core.Literal)}
-    alone = core.Jaxpr(
-        (), list(given), equation.outvars, [equation], equation.effects, NAMELESS
-    )
-    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
 
 
 def _multiplied(equation: Any, values: list[Any], moved: list[bool]) -> Any:
@@ -85,7 +66,7 @@ def _lookup(equation: Any, values: list[Any], moved: list[bool]) -> Any:
 
 
 def _bound(equation: Any, *values: Any) -> jax.Array:
-    return plain(equation, list(values))[0]
+    return programs.evaluate(equation, list(values))[0]
 
 
 def _moved(equation: Any, values: list[Any], moved: list[bool]) -> Any:

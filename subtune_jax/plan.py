@@ -19,7 +19,7 @@ class Plan(NamedTuple):
       counts: `selected`, `extras`, `head`, `base` elements and their `fraction`;
         elements of added arrays are `selected`.
       values: float32 masters of what is selected, host arrays, added ones included.
-      positions: of the partial leaves, `[k]`, or `[O, K]` by `sparse.arrange`.
+      positions: of the partial leaves, as `sparse.arrange` shapes them.
       training: blocks that use and update batch statistics.
       start: the earliest block that moves.
       additive: the added arrays and the leaves they merge into, None for nothing.

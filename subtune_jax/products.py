@@ -9,8 +9,9 @@ Three forms, by the shape of the positions (`sparse.arrange`):
 | `[C, I, 1]`, `[R, 1, O]` | whole neurons, whole inputs | their part of the product |
 
 All are flat positions in the kernel and become float32 gradients of the same shape. The
-gradient of the operand waits for them: without that, XLA may form the weight gradients
-of many layers before it gathers from any.
+gradient of the operand waits for them, lest XLA form the weight gradients of many
+layers before it gathers from any. (On a CPU, XLA drops such barriers before it
+schedules; its own order was found to keep one alive, and is tested.)
 """
 
 import functools

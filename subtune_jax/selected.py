@@ -38,9 +38,8 @@ def find(params: Params, mask: Mask) -> Chosen:
       mask: tree of booleans that broadcast to them, True = trainable.
 
     Returns:
-      Path -> flat positions, int32 `[k]`; `[O, K]` where each of the O neurons (the
-      last axes) has the same K inputs, at most `sparse.SAMPLED`; None for a leaf that
-      is selected whole.
+      Path -> flat positions, int32, in a shape of `sparse.arrange`; None for a leaf
+      that is selected whole.
 
     Raises:
       ValueError: the mask does not fit the parameters, or selects nothing.

@@ -133,21 +133,21 @@ def lookup(
       clip: as said.
     """
     probe, where = tap.probe.reshape(-1), tap.where.reshape(-1)
-    return _looked_up(read, clip, tap.value, probe, where, ids)
+    shape = tap.value.shape
+    return _looked_up(read, clip, shape, tap.value, probe, where, ids)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _looked_up(read, clip, table, probe, where, ids):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _looked_up(read, clip, shape, table, probe, where, ids):
     return read(table, ids)
 
 
-def _looked_up_forward(read, clip, table, probe, where, ids):
-    return read(table, ids), (jnp.zeros((0, *table.shape)), where, ids)
+def _looked_up_forward(read, clip, shape, table, probe, where, ids):
+    return read(table, ids), (where, ids)
 
 
-def _looked_up_backward(read, clip, residuals, dy):
-    like, where, ids = residuals
-    _, height, width = like.shape
+def _looked_up_backward(read, clip, shape, residuals, dy):
+    (height, width), (where, ids) = shape, residuals
     flat, count = ids.reshape(-1), ids.size
     there = jnp.clip(flat, 0, height - 1)
     known = clip | (flat == there)

@@ -29,8 +29,8 @@ class Fixed(NamedTuple):
     Attributes:
       frozen: path -> array of every leaf that is not trained, compute type; those that
         arrays are merged into are here as the base has them.
-      positions: path -> int32 `[k]` or `[O, K]`, the selected elements of each
-        partial leaf.
+      positions: path -> int32, the selected elements of each partial leaf, in a
+        shape of `sparse.arrange`.
       resident: the data set, if it lives on the devices.
     """
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from subtune_jax import equations, sites
+from subtune_jax import equations, programs, sites
 from subtune_jax.sites import Tap
 from subtune_jax.sparse import Flat
 
@@ -121,7 +121,7 @@ def _replay(
         if any(isinstance(value, Tap) for value in values):
             outputs, moving = _tapped(equation, values, moved, formed)
         else:
-            outputs, moving = equations.plain(equation, values), any(moved)
+            outputs, moving = programs.evaluate(equation, values), any(moved)
         known |= zip(equation.outvars, outputs, strict=True)
         moves |= dict.fromkeys(equation.outvars, moving)
     found = [read(atom) for atom in jaxpr.outvars]
@@ -143,7 +143,7 @@ def _tapped(
     name, flags = equation.primitive.name, []
 
     def inside(*values: Any) -> list[jax.Array]:
-        jaxpr, consts = equations.inner(equation)
+        jaxpr, consts = programs.inner(equation)
         outputs, found = _replay(jaxpr, consts, values, moved, formed)
         flags.extend(found)
         return outputs
@@ -158,4 +158,4 @@ def _tapped(
     if output is not None:
         return [output], True
     whole = [_opened(value, formed) for value in values]
-    return equations.plain(equation, whole), True
+    return programs.evaluate(equation, whole), True

@@ -6,7 +6,7 @@ and `map_leaves` are for trees of any kind.
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -49,6 +49,16 @@ def leaves(tree: Any) -> dict[str, Any]:
     return dict(
         sorted(((_path(keys), leaf) for keys, leaf in flat), key=lambda p: p[0])
     )
+
+
+def pick(tree: Any, paths: Iterable[str]) -> dict[str, Any]:
+    """The leaves of any tree at `paths`, by path.
+
+    >>> pick({"a": {"w": 1, "b": 2}, "c": 3}, ["a/b", "c"])
+    {'a/b': 2, 'c': 3}
+    """
+    found = leaves(tree)
+    return {path: found[path] for path in paths}
 
 
 def map_leaves(function: Callable[[str, Any], Any], tree: Any) -> Any:

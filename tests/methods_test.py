@@ -16,18 +16,10 @@ MOVING = ()  # methods whose mask moves during training
 MINE = [name for name in METHODS if name not in MOVING]
 SPARSE = ("random", "magnitude")
 ADDITIVE = ("ia3", "lora", "ssf")  # methods that train arrays beside the leaves
+NETWORKS = names.plugins("backbones")
 
 
-def networks():
-    found = []
-    for name in names.plugins("backbones"):
-        module = importlib.import_module(f"subtune_jax.backbones.{name}")
-        if hasattr(module, "TINY"):
-            found.append(name)
-    return found
-
-
-@pytest.fixture(scope="module", params=networks())
+@pytest.fixture(scope="module", params=NETWORKS)
 def evidence(request):
     """Random variables of a tiny network, and one batch of noise."""
     module = importlib.import_module(f"subtune_jax.backbones.{request.param}")

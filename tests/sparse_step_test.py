@@ -31,15 +31,7 @@ from subtune_jax.backbones import vit
 from subtune_jax.contracts import Selection
 
 STEPS = 100
-
-
-def networks():
-    found = []
-    for name in names.plugins("backbones"):
-        module = importlib.import_module(f"subtune_jax.backbones.{name}")
-        if hasattr(module, "TINY"):
-            found.append(name)
-    return found
+NETWORKS = names.plugins("backbones")
 
 
 @functools.cache
@@ -114,7 +106,7 @@ def sparsely(loss, params, batches, mask, tx, step=None):
     return params
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_masked_compact_and_sparse_agree_over_a_hundred_steps(name):
     loss, params, batches = problem(name)
     mask = gps_like(params)

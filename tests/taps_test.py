@@ -12,14 +12,7 @@ from flax import nnx
 
 from subtune_jax import names, sparse, taps, trees
 
-
-def networks():
-    found = []
-    for name in names.plugins("backbones"):
-        module = importlib.import_module(f"subtune_jax.backbones.{name}")
-        if hasattr(module, "TINY"):
-            found.append(name)
-    return found
+NETWORKS = names.plugins("backbones")
 
 
 def anywhere(leaf, seed=0, share=0.1):
@@ -99,7 +92,7 @@ def tiny(name):
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_the_whole_tree_on_every_network(name, form):
     loss, params = tiny(name)
     flat = trees.flatten(params)
@@ -107,7 +100,7 @@ def test_gradients_are_those_of_the_whole_tree_on_every_network(name, form):
     compare(loss, params, kernels, [path for path in flat if path.endswith("bias")])
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_norms_that_are_trained_beside_kernels_have_their_gradients_too(name):
     """A norm that scales a kernel needs the kernel's whole gradient: it is formed."""
     loss, params = tiny(name)
@@ -116,7 +109,7 @@ def test_norms_that_are_trained_beside_kernels_have_their_gradients_too(name):
     compare(loss, params, kernels, [path for path in flat if path.endswith("scale")])
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_vectors_may_be_selected_in_part(name):
     loss, params = tiny(name)
     vectors = {p: anywhere(x) for p, x in trees.flatten(params).items() if x.ndim == 1}

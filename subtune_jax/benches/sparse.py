@@ -20,12 +20,12 @@ from subtune_jax import (
 )
 from subtune_jax.benches import method
 from subtune_jax.contracts import Evidence, Selection
-from subtune_jax.methods import full, random
+from subtune_jax.methods import full, gps, random
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
 
-RIDING = r"(?!.*norm)(.*/)?(bias|scale\d)"  # what GPS trains besides
+RIDING = gps.RIDING.pattern  # what GPS trains besides
 KERNELS = r".*kernel"
 TIME, SAVED, STATE = 0.70, 0.9, 1.05  # limits of a step of one input a neuron
 FORMS: dict[str, dict[str, Any]] = {

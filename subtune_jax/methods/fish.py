@@ -51,8 +51,7 @@ def make(fraction: float = 0.005, examples: int = 1024) -> Selector:
             scores.PER_EXAMPLE,
         )
         below = masks.find(evidence.params, ".*", evidence.blocks[-1:])
-        found = trees.leaves(squares)
-        chosen = choose.top_overall({path: found[path] for path in below}, count)
+        chosen = choose.top_overall(trees.pick(squares, below), count)
         return Selection(masks.fill(evidence.params, chosen))
 
     return Selector(init)

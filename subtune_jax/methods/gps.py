@@ -66,9 +66,7 @@ def make(
         below = masks.find(evidence.params, among, evidence.blocks[-1:])
 
         def pick(scored: Any) -> Mask:
-            found = trees.flatten(scored)
-            some = {path: found[path] for path in below}
-            return choose.top_per_neuron(some, k, neuron_axes)
+            return choose.top_per_neuron(trees.pick(scored, below), k, neuron_axes)
 
         count = batches or evidence.epoch_batches
         seen, loss_fn = _batches(evidence, loss, count, temperature)

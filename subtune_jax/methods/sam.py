@@ -44,9 +44,7 @@ def make(fraction: float = 0.005, batches: int = 599, among: str = r".*") -> Sel
         below = masks.find(evidence.params, among, evidence.blocks[-1:])
         seen = evidence.batches(batches or evidence.epoch_batches)
         sums = scores.gradient(evidence.loss_fn, evidence.params, seen, "abs_of_sum")
-        found = trees.leaves(sums)
-        among_scores = {path: found[path] for path in below}
-        chosen = choose.top_per_array(among_scores, fraction)
+        chosen = choose.top_per_array(trees.pick(sums, below), fraction)
         return Selection(masks.fill(evidence.params, chosen))
 
     return Selector(init)

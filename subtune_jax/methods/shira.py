@@ -91,6 +91,6 @@ def _scores(evidence: Evidence, kind: str, below: dict[str, Any], batches: int) 
     if kind == "magnitude":
         return sizes
     given = evidence.loss_fn, evidence.params, evidence.batches(batches)
-    found = trees.leaves(scores.gradient(*given, "abs_of_sum"))
-    slopes = {path: np.asarray(found[path]) for path in below}
+    found = trees.pick(scores.gradient(*given, "abs_of_sum"), below)
+    slopes = {path: np.asarray(slope) for path, slope in found.items()}
     return slopes if kind == "gradient" else jax.tree.map(np.multiply, sizes, slopes)

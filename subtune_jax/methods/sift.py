@@ -42,9 +42,7 @@ def make(
         below = masks.find(evidence.params, among, evidence.blocks[-1:])
         seen = evidence.batches(batches)
         sums = scores.gradient(evidence.loss_fn, evidence.params, seen, "abs_of_sum")
-        found = trees.leaves(sums)
-        among_scores = {path: found[path] for path in below}
-        chosen = choose.top_per_array(among_scores, fraction)
+        chosen = choose.top_per_array(trees.pick(sums, below), fraction)
         return Selection(masks.fill(evidence.params, chosen))
 
     return Selector(init)

@@ -1,9 +1,12 @@
 """Attention and the activation of transformers, as fast on a CPU as elsewhere."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from subtune_jax import layers
 from subtune_jax.layers import Dense
 
 
@@ -13,18 +16,37 @@ class Attention(nnx.Module):
     Kernels are `[D, D]`, output neurons last; those of one head lie together.
     """
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        """`heads` divides `width`."""
-        self.query = Dense(width, width, rngs=rngs)
-        self.key = Dense(width, width, rngs=rngs)
-        self.value = Dense(width, width, rngs=rngs)
-        self.out = Dense(width, width, rngs=rngs)
-        self.heads = heads
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        kernel_init: nnx.Initializer = layers.LECUN,
+        dropout: float = 0.0,
+    ):
+        """`heads` divides `width`; `dropout` is the rate at which weights are dropped.
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        Weights are those of the tokens that are read, after the softmax.
+        """
+        dense = functools.partial(Dense, width, width, kernel_init=kernel_init)
+        self.query = dense(rngs=rngs)
+        self.key = dense(rngs=rngs)
+        self.value = dense(rngs=rngs)
+        self.out = dense(rngs=rngs)
+        self.heads = heads
+        self.dropout = dropout
+
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
         """`[B, L, D]` -> `[B, L, D]`; tokens where `mask` `[B, L]` is 0 are not read.
 
-        The softmax is taken in float32 whatever the type of `x`.
+        The softmax is taken in float32 whatever the type of `x`. With a `key` of random
+        numbers weights are dropped.
         """
         width = x.shape[2] // self.heads
 
@@ -33,12 +55,13 @@ class Attention(nnx.Module):
             # are apart takes a third longer.
             return flat.reshape(*x.shape[:2], self.heads, width).swapaxes(1, 2)
 
-        query, key, value = split(self.query(x)), split(self.key(x)), self.value(x)
-        scores = jnp.einsum("bhld,bhmd->bhlm", query * width**-0.5, key)
+        query, keys, value = split(self.query(x)), split(self.key(x)), self.value(x)
+        scores = jnp.einsum("bhld,bhmd->bhlm", query * width**-0.5, keys)
         scores = scores.astype(jnp.float32)
         if mask is not None:
             scores = jnp.where(mask[:, None, None, :] != 0, scores, -1e30)
         weights = jax.nn.softmax(scores).astype(x.dtype)
+        weights = layers.dropout(weights, self.dropout, key, 0)
         read = jnp.einsum("bhlm,bhmd->bhld", weights, split(value))
         return self.out(read.swapaxes(1, 2).reshape(x.shape))
 

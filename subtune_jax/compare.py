@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from subtune_jax import commands, grid, outcome, profile, search, train, workdir
+from subtune_jax import commands, grid, outcome, profile, runs, search, train, workdir
 from subtune_jax import rows as rows_
 from subtune_jax.grid import Job, Place
 from subtune_jax.loop import NonFiniteLossError
@@ -76,18 +76,21 @@ def _run_all(
     total = len(early) + (len(jobs) - len(early)) // max(len(options.rates), 1)
     say, results = commands.progress(), []
 
-    def go(job: Job, own: Settings) -> None:
-        say(f"{len(results) + 1} of {total}: {job.folder}")
-        results.append((job, _run(job, own, folder / job.folder, options)))
+    def go(chosen: Sequence[tuple[Job, Settings]]) -> None:
+        """Seeds of a run one after the other: the second compiles nothing."""
+        programs: dict[str, runs.Run] = {}
+        for job, own in sorted(chosen, key=lambda one: _seedless(one[0])):
+            say(f"{len(results) + 1} of {total}: {job.folder}")
+            found = _run(job, own, folder / job.folder, options, programs)
+            results.append((job, found))
 
-    for job, own in jobs:
-        if job.votes:
-            go(job, own)
+    go([(job, own) for job, own in jobs if job.votes])
     tried = _tried(results)
     chosen = {place: grid.best(values) for place, values in tried.items()}
-    for job, own in jobs:
-        if not job.votes and rows_.rate(own) == chosen[grid.place(job)]:
-            go(job, own)
+    rest = [(job, own) for job, own in jobs if not job.votes]
+    go([one for one in rest if rows_.rate(one[1]) == chosen[grid.place(one[0])]])
+    order = {job.folder: number for number, (job, _) in enumerate(jobs)}
+    results.sort(key=lambda one: order[one[0].folder])
     return tried, [
         (job, result)
         for job, result in results
@@ -95,16 +98,26 @@ def _run_all(
     ]
 
 
+def _seedless(job: Job) -> tuple[str, str, str, str, float]:
+    """What seeds of a run share."""
+    return job.command, job.task, job.network, job.method, job.rate or 0.0
+
+
 def _run(
-    job: Job, settings: Settings, folder: Path, options: grid.Options
+    job: Job,
+    settings: Settings,
+    folder: Path,
+    options: grid.Options,
+    programs: dict[str, runs.Run],
 ) -> Mapping[str, Any]:
     """The run's result; only -inf on validation where a rate that votes fails it."""
     try:
         if job.command == "profile":
             path = profile.run(settings, folder, options.proxies)
+        elif job.command == "search":
+            path = search.run(settings, folder)
         else:
-            command = {"search": search.run, "train": train.run}[job.command]
-            path = command(settings, folder)
+            path = train.run(settings, folder, programs)
     except NonFiniteLossError as error:
         if job.rate is None or not job.votes:
             raise

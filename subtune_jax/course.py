@@ -88,7 +88,6 @@ def _entering(course: Course, one: Candidate, fold: Fold, first: int, last: int)
     if augment.active(chosen):
         yield from _augmented(course, one, fold, first, last)
         return
-    eye = np.eye(classes, dtype=np.float32)
     weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
     for step in range(first, last):
         begin = step * rows.batch_size
@@ -97,7 +96,8 @@ def _entering(course: Course, one: Candidate, fold: Fold, first: int, last: int)
         where = fold.train[places]
         padded = np.concatenate([where, np.zeros(rows.padded - len(where), int)])
         x = trunk.read(course.trunk, start, where)
-        yield x, pieces.spread(parts, eye[labels[padded]]), pieces.spread(parts, weight)
+        targets = np.asarray(inputs.target(labels[padded], classes))
+        yield x, pieces.spread(parts, targets), pieces.spread(parts, weight)
 
 
 def _augmented(

@@ -3,12 +3,14 @@
 A *piece* is what changes from step to step: a dict of arrays with one row an example
 of the padded batch, split over the devices. A set that is small enough lives on the
 devices, and a piece holds only indices into it; a larger one streams through grain,
-and a piece holds the images. Rows that pad the batch have weight 0.
+and a piece holds the images. Rows that pad the batch have weight 0. Texts are always
+sent with the piece: each batch is cut to the least of a few lengths that holds its
+longest text, so that few programs are compiled.
 """
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -27,14 +29,18 @@ class Examples(NamedTuple):
     """A split as the network takes it.
 
     Attributes:
-      labels: int32 `[N]`, or masks, uint8 `[N, H, W]`, which are always in memory.
+      labels: int32 `[N]`, of a regression float32, or masks, uint8 `[N, H, W]`, which
+        are always in memory.
       inputs: `[N, ...]` of all examples, or None where they do not fit in memory.
       read: indices `[n]` -> inputs `[n, ...]`.
+      lengths: int `[N]`: all beyond so many places of the first axis of an example is
+        padding, which may be cut; None where nothing is.
     """
 
     labels: np.ndarray
     inputs: np.ndarray | None
     read: Callable[[np.ndarray], np.ndarray]
+    lengths: np.ndarray | None = None
 
 
 class Rows(NamedTuple):
@@ -94,6 +100,21 @@ def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
         return resident(np.stack(list(pool.map(one, range(count)))), labels)
 
 
+def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> Examples:
+    """Examples of texts.
+
+    Args:
+      encoded: int32 `[N, L, 2]`, see `Backbone.encode`.
+      labels: `[N]`.
+      lengths: that batches are cut to, ascending; the last one is L or more.
+    """
+    longest, size = lengths[-1], encoded.shape[1]
+    padded = np.pad(encoded, ((0, 0), (0, longest - size), (0, 0)))
+    counts = np.count_nonzero(encoded[..., 1], axis=1)
+    fitting = np.asarray(lengths)[np.searchsorted(lengths, counts)]
+    return resident(padded, labels)._replace(lengths=fitting)
+
+
 def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
     """Masks `[N, size, size]`."""
     found = np.empty((count, size, size), np.uint8)
@@ -142,9 +163,11 @@ def training(
     mine = slice(rows.first, rows.last)
     weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
 
+    on_devices = examples.inputs is not None and examples.lengths is None
+
     def look(where: np.ndarray, other: np.ndarray | None = None) -> dict[str, Any]:
         both = {"": where} if other is None else {"": where, "partner_": other}
-        if examples.inputs is not None:
+        if on_devices:
             return {name.removesuffix("_") or "index": w for name, w in both.items()}
         # Nearly every image is in the batch and a partner too: each is read once.
         few, back = np.unique(np.concatenate([*both.values()]), return_inverse=True)
@@ -157,7 +180,7 @@ def training(
         where = _batch(seed, count, rows, int(step))
         made: dict[str, Any] = {"weight": weight[mine]}
         if not augmentation.active(augment):
-            return made | look(where[mine])
+            return {**made, **_cut(examples, look(where[mine]), where)}
         drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
         drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
         made["drawn"] = drawn[mine]
@@ -168,9 +191,9 @@ def training(
         made["partner_drawn"] = drawn[other][mine]
         return made | look(where[mine], where[other][mine])
 
-    if examples.inputs is None:
+    if not on_devices:
         return Feed({}, lambda first, last: _ahead(piece, first, last))
-    stored = {"inputs": examples.inputs, "labels": examples.labels}
+    stored: Any = {"inputs": examples.inputs, "labels": examples.labels}
     return Feed(stored, lambda first, last: map(piece, range(first, last)))
 
 
@@ -183,13 +206,30 @@ def sequential(examples: Examples, rows: Rows) -> Iterator[Piece]:
     count = len(examples.labels)
 
     def piece(step: int) -> Piece:
-        place = np.arange(rows.first, rows.last)
-        where = int(step) * rows.batch_size + place
-        real = (place < rows.batch_size) & (where < count)
-        inputs = examples.read(np.where(real, where, 0))
-        return {"inputs": inputs, "weight": real.astype(np.float32)}
+        first = int(step) * rows.batch_size
+        batch = np.arange(first, min(first + rows.batch_size, count))
+        where = np.zeros(rows.padded, int)
+        where[: len(batch)] = batch
+        real = np.arange(rows.padded) < len(batch)
+        mine = slice(rows.first, rows.last)
+        inputs = examples.read(where[mine])
+        made = {"inputs": inputs, "weight": real[mine].astype(np.float32)}
+        return _cut(examples, made, batch)
 
     return _ahead(piece, 0, -(-count // rows.batch_size))
+
+
+def length(examples: Examples, where: np.ndarray) -> int | None:
+    """What a batch of the examples `where` is cut to; None for nothing."""
+    return None if examples.lengths is None else int(examples.lengths[where].max())
+
+
+def _cut(examples: Examples, piece: Piece, where: np.ndarray) -> Piece:
+    """The piece with its inputs as long as the longest of the whole batch `where`."""
+    longest = length(examples, where)
+    if longest is None:
+        return piece
+    return {**piece, "inputs": piece["inputs"][:, :longest]}
 
 
 def shuffled(seed: int, count: int, first: int, last: int) -> np.ndarray:

@@ -51,16 +51,16 @@ def run(settings: Settings, given: argparse.Namespace) -> Path:
     made = setup.prepare(settings)
     whole = Variables(**delta.load(folder, made.base._asdict()))
     split = getattr(made.task, given.split)
-    examples = data.examples(split, made.backbone.input_shape[0])
-    outputs = logits(made, whole, examples)
+    examples = setup.examples(made.backbone, split)
+    logits = outputs(made, whole, examples)
     classes = len(made.task.classes)
-    if outputs.shape[-1] != classes:
-        found = f"delta {folder} has {outputs.shape[-1]} classes"
+    if logits.shape[-1] != classes:
+        found = f"delta {folder} has {logits.shape[-1]} classes"
         raise ValueError(f"{found}; task {made.task.name} has {classes}")
-    value = float(made.task.metric(outputs, examples.labels))
+    value = float(made.task.metric(logits, examples.labels))
     metric: dict[str, Any] = {"name": made.task.metric_name, "value": value}
     if made.task.also:
-        metric["also"] = outcome.also(made, outputs, examples.labels)
+        metric["also"] = outcome.also(made, logits, examples.labels)
     result = {
         "task": made.task.name,
         "backbone": made.backbone.name,
@@ -74,15 +74,19 @@ def run(settings: Settings, given: argparse.Namespace) -> Path:
     return workdir_.write_json(given.workdir / "evaluation.json", result)
 
 
-def logits(
-    made: setup.Setup, variables: Variables, examples: data.Examples
+def outputs(
+    made: setup.Setup,
+    variables: Variables,
+    examples: data.Examples,
+    *,
+    stop: str | None = None,
 ) -> np.ndarray:
-    """Logits `[N, C]` of a whole network for every example."""
+    """Logits `[N, C]` of a whole network, or what enters block `stop`, `[N, ...]`."""
     recipe = runs.plain_recipe(made)
     flat = trees.flatten(variables.params)
     state, frozen = step.start(recipe, flat, variables.stats, {}, {})
     state, fixed = devices.replicate(made.devices, (state, Fixed(frozen, {}, {})))
-    predict = loop.predictor(made.devices, recipe, setup.batch_rows(made))
+    predict = loop.predictor(made.devices, recipe, setup.batch_rows(made), stop=stop)
     return loop.predict(predict, state, fixed, examples)
 
 

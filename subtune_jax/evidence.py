@@ -21,10 +21,11 @@ def make(setup: Setup) -> Evidence:
     """The evidence of a setup, on batches of its size.
 
     `batches` are not augmented. Of `views`, each is a random part of at least a fifth
-    of the image, maybe mirrored, in other colours. A dense task has no views: the loss
-    on them compares images that have one label each.
+    of the image, maybe mirrored, in other colours. Texts, dense tasks and regressions
+    have no views: the loss on them compares images that have one label each.
     """
-    dense = setup.task.dense
+    task = setup.task
+    plain = not (task.dense or task.regression or setup.backbone.encode)
     count, size = len(setup.train.labels), setup.settings["batch_size"]
     return Evidence(
         params=setup.variables.params,
@@ -33,8 +34,10 @@ def make(setup: Setup) -> Evidence:
         batches=functools.partial(_batches, setup),
         seed=setup.settings["seed"],
         epoch_batches=max(count // size, 1),
-        features=None if dense else functools.partial(_features, setup),
-        views=None if dense else functools.partial(_views, setup),
+        train_steps=setup.settings["train_steps"],
+        init=functools.partial(_random, setup),
+        features=functools.partial(_features, setup) if plain else None,
+        views=functools.partial(_views, setup) if plain else None,
     )
 
 
@@ -48,6 +51,12 @@ def _loss(setup: Setup, params: Any, batch: Batch) -> jax.Array:
 def _features(setup: Setup, params: Any, batch: Batch) -> jax.Array:
     apply, stats = setup.backbone.apply, setup.variables.stats
     return apply(params, stats, batch["inputs"], stop=HEAD)[0]
+
+
+def _random(setup: Setup, key: jax.Array) -> Any:
+    classes, init = len(setup.task.classes), setup.backbone.init
+    fresh = jax.jit(lambda key: init(key, classes).params)(key)
+    return jax.tree.map(np.asarray, fresh)
 
 
 def _batches(setup: Setup, count: int) -> Iterator[Batch]:
@@ -71,9 +80,11 @@ def _views(setup: Setup, count: int) -> Iterator[Batch]:
 
 
 def _read(setup: Setup, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pixels `[B, H, W, 3]` and labels `[B, ...]` of the first batches."""
+    """Pixels `[B, H, W, 3]` or tokens, and labels `[B, ...]` of the first batches."""
     train, size = setup.train, setup.settings["batch_size"]
     seed, total = setup.settings["seed"], len(train.labels)
     for step in range(count):
         where = data.shuffled(seed, total, step * size, (step + 1) * size)
-        yield train.read(where).astype(np.float32), train.labels[where]
+        x = train.read(where)[:, : data.length(train, where)]
+        tokens = setup.backbone.encode is not None
+        yield (x if tokens else x.astype(np.float32)), train.labels[where]

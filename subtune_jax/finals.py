@@ -21,6 +21,7 @@ from subtune_jax import (
     masks,
     optimizer,
     runs,
+    setup,
     training,
     trials,
     trunk,
@@ -175,7 +176,7 @@ def _evaluate(
 ) -> None:
     """Reads the test split and writes the metric of every network."""
     made, old = tried.made, tried.course.trunk
-    test = data.examples(made.task.test, made.backbone.input_shape[0])
+    test = setup.examples(made.backbone, made.task.test)
     below = trunk.make(old.pieces, old.base, test, old.rows, old.bounds, folder)
     everything = np.arange(len(test.labels))
     for key, done in trained.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from subtune_jax import augment as augmentation
 from subtune_jax.augment import Augment
@@ -42,7 +43,12 @@ def labelled(
 
 
 def target(labels: Any, classes: int) -> jax.Array:
-    """What the loss takes: labels `[B]` as `[B, C]`, masks `[B, H, W]` as they are."""
+    """What the loss takes: labels `[B]` as `[B, C]`, masks `[B, H, W]` as they are.
+
+    Labels of a regression, which are floats, are `[B, 1]`.
+    """
+    if np.issubdtype(labels.dtype, np.floating):
+        return jnp.asarray(labels)[:, None]
     return jax.nn.one_hot(labels, classes) if labels.ndim == 1 else labels
 
 
@@ -58,6 +64,14 @@ def lookup(
 
 
 def normalize(backbone: Backbone, images: jax.Array) -> jax.Array:
-    """Pixels in [0, 255] as the network expects them, float32."""
+    """Pixels in [0, 255] as the network expects them, float32; tokens as they are."""
+    if backbone.normalize is None:
+        return jnp.asarray(images)
     mean, std = (jnp.asarray(x, jnp.float32) for x in backbone.normalize)
     return (images.astype(jnp.float32) - mean) / std
+
+
+def enter(backbone: Backbone, images: jax.Array, dtype: Any) -> jax.Array:
+    """What the first block takes in a computation of type `dtype`."""
+    x = normalize(backbone, images)
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x

@@ -23,10 +23,14 @@ class Trainer(NamedTuple):
 
     Attributes:
       devices: where it runs.
-      compiled: (state, fixed, piece) -> (state, metrics).
+      compiled: (state, fixed, piece) -> (state, metrics), of the first step's piece.
+      programs: shapes of a piece -> the program for such pieces; of texts each length
+        has one, compiled when it is first needed.
       fixed: frozen arrays, positions and the resident data, on the devices.
       feed: of batches.
-      flops: floating-point operations of one step on all devices, as XLA counts.
+      flops: floating-point operations of the first step on all devices, as XLA counts.
+      function: what is compiled.
+      form: shapes and types of the state and the fixed arrays.
     """
 
     devices: Devices
@@ -34,6 +38,9 @@ class Trainer(NamedTuple):
     fixed: Fixed
     feed: Feed
     flops: float
+    programs: dict[Any, Any]
+    function: Any
+    form: Any
 
 
 def compile_training(
@@ -42,17 +49,49 @@ def compile_training(
     start: tuple[State, Flat],
     positions: Flat,
     feed: Feed,
+    key: Any = None,
 ) -> tuple[Trainer, State]:
     """Places `start` (state, frozen leaves) on the devices and compiles the step."""
     state, frozen = start
     placed, fixed = devices.replicate(
-        where, (state, Fixed(frozen, positions, feed.resident))
+        where, (state, Fixed(frozen, positions, feed.resident, key))
     )
     function = devices.parallel(where, step.make_train(recipe), donate=True)
     piece = devices.spread(where, next(feed.pieces(0, 1)))
     compiled = function.lower(placed, fixed, piece).compile()
     flops = compiled.cost_analysis().get("flops", 0.0) * where.size
-    return Trainer(where, compiled, fixed, feed, flops), placed
+    programs = {_form(piece): compiled}
+    form = jax.eval_shape(lambda *both: both, placed, fixed)
+    trainer = Trainer(where, compiled, fixed, feed, flops, programs, function, form)
+    return trainer, placed
+
+
+def again(
+    trainer: Trainer, start: tuple[State, Flat], positions: Flat, feed: Feed, key: Any
+) -> tuple[Trainer, State] | None:
+    """As `compile_training`, by the programs of `trainer`; None if they do not fit.
+
+    They fit where no shape and no type differs: those of another seed of the same run.
+    """
+    state, frozen = start
+    both = state, Fixed(frozen, positions, feed.resident, key)
+    placed, fixed = devices.replicate(trainer.devices, both)
+    if jax.eval_shape(lambda *both: both, placed, fixed) != trainer.form:
+        return None
+    return trainer._replace(fixed=fixed, feed=feed), placed
+
+
+def program(trainer: Trainer, state: State, piece: Any) -> Any:
+    """The compiled step for pieces of this form."""
+    form = _form(piece)
+    if form not in trainer.programs:
+        lowered = trainer.function.lower(state, trainer.fixed, piece)
+        trainer.programs[form] = lowered.compile()
+    return trainer.programs[form]
+
+
+def _form(piece: Any) -> Any:
+    return tuple((name, rows.shape) for name, rows in sorted(piece.items()))
 
 
 def fit(
@@ -85,7 +124,7 @@ def fit(
         begin = time.perf_counter()
         piece = devices.spread(trainer.devices, next(pieces))
         waited += time.perf_counter() - begin
-        state, metrics = trainer.compiled(state, trainer.fixed, piece)
+        state, metrics = program(trainer, state, piece)(state, trainer.fixed, piece)
         if pending is not None:
             log(*_read(*pending))
         pending = (done, metrics)
@@ -130,4 +169,11 @@ def predict(
         placed = devices.spread(predictor.devices, piece)
         _, output = predictor.function(state, light, placed)
         outputs.append(devices.rows_to_host(predictor.devices, output)[:size])
+    if examples.lengths is not None and outputs[0].ndim == 3:  # a place for each token
+        longest = int(examples.lengths.max())
+        outputs = [_padded(output, longest) for output in outputs]
     return np.concatenate(outputs)[: len(examples.labels)]
+
+
+def _padded(output: np.ndarray, longest: int) -> np.ndarray:
+    return np.pad(output, ((0, 0), (0, longest - output.shape[1]), (0, 0)))

@@ -10,6 +10,12 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
 
 
+def squared(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Squared error `[B]` of predictions `[B, 1]` against numbers `[B, 1]`."""
+    wide = logits.astype(jnp.float32) - targets.astype(jnp.float32)
+    return jnp.sum(wide**2, axis=-1)
+
+
 def contrastive(
     features: jax.Array, labels: jax.Array, temperature: float = 0.07
 ) -> jax.Array:

@@ -5,10 +5,11 @@ merged again inside `apply`. A block's parameters live under the block's name, s
 that every parameter is in exactly one block.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from subtune_jax.contracts import Backbone, Params, Variables
@@ -25,8 +26,11 @@ def chain(
     head: Callable[[nnx.Rngs, int], nnx.Module],
     load: Callable[[Variables], Variables],
     *,
-    input_shape: tuple[int, int, int],
-    normalize: tuple[tuple[float, float, float], tuple[float, float, float]],
+    input_shape: tuple[int, ...],
+    normalize: tuple[tuple[float, float, float], tuple[float, float, float]] | None,
+    encode: Callable[[Sequence[Mapping[str, str]]], np.ndarray] | None = None,
+    lengths: tuple[int, ...] = (),
+    drops: bool = False,
 ) -> Backbone:
     """The `Backbone` that runs `blocks` in order, then `head`.
 
@@ -35,8 +39,11 @@ def chain(
       blocks: block name -> function that builds its module.
       head: (rngs, C) -> the module that turns features into logits.
       load: base variables of shapes only (`jax.ShapeDtypeStruct`) -> real ones.
-      input_shape: `(H, W, 3)`.
-      normalize: mean and standard deviation of each colour, in [0, 255].
+      input_shape: `(H, W, 3)`, or `(L, 2)` of texts.
+      normalize: mean and standard deviation of each colour, in [0, 255]; None of texts.
+      encode: of texts, as in `Backbone`.
+      lengths: likewise.
+      drops: whether some block drops units. If not, `apply` has no use for its key.
     """
 
     def init(key: jax.Array, classes: int) -> Variables:
@@ -57,12 +64,16 @@ def chain(
         axis_name: str | None = None,
         start: str | None = None,
         stop: str | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, Params]:
         first = 0 if start is None else position(order, start)
         last = len(order) if stop is None else position(order, stop)
         moved = dict(stats)
-        for block in order[first:last]:
-            run = Run(block in training, weight, axis_name)
+        key = key if drops else None
+        for number, block in enumerate(order[first:last], first):
+            # By its place in the whole network: parts drop what the whole one drops.
+            mine = None if key is None else jax.random.fold_in(key, number)
+            run = Run(block in training, weight, axis_name, mine)
             own = stats.get(block, {})
             module = nnx.merge(graphs[block], params.get(block, {}), own)
             x = module(x, run)
@@ -79,6 +90,9 @@ def chain(
         lambda: load(shapes),
         apply,
         _alike(graphs, shapes),
+        encode=encode,
+        lengths=lengths,
+        drops=drops,
     )
 
 

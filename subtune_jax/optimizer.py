@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import optax
 
 from subtune_jax import auto_rgn
-from subtune_jax.names import near
+from subtune_jax import moments as moments_
+from subtune_jax import moving as movings
+from subtune_jax.names import check_choice, near
 
 CORES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": lambda b1, b2, epsilon, momentum: optax.scale_by_adam(b1, b2, epsilon),
@@ -15,14 +17,16 @@ CORES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lion": lambda b1, b2, epsilon, momentum: optax.scale_by_lion(b1, b2),
     "sgd": lambda b1, b2, epsilon, momentum: optax.trace(momentum),
 }
+AGED = ("adam", "adamw")  # correct for the bias of young moments
 
 
 class Optimizer(NamedTuple):
     """What a run optimises with.
 
     Attributes:
-      transform: (steps, blocks) -> transformation over `{path: values}`: `clip_norm`,
-        then `rule`.
+      transform: (steps, blocks, ages=None) -> transformation over `{path: values}`:
+        `clip_norm`, then `rule`. With `ages`, path -> shape, elements of these leaves
+        have ages of their own where the optimiser has any, see `moments`.
       rule: the same without clipping. What it does to a leaf depends on that leaf and
         on `treatment` of its path alone, but with Auto-RGN.
       treatment: (path, blocks) -> (does it decay, factor of its learning rate).
@@ -33,10 +37,15 @@ class Optimizer(NamedTuple):
       ema: decay of the averaged values, 0 for none.
       probe_steps: steps of linear probing before the rest joins in (LP-FT).
       probe_learning_rate: of those steps.
+      moving: semantics of masks that move, see `moving`.
+      moments: what becomes of moments where masks move, see `moments`; None for what
+        the method says.
+      decays: b1 and b2.
+      ages: whether it corrects for the bias of young moments.
     """
 
-    transform: Callable[[int, tuple[str, ...]], optax.GradientTransformation]
-    rule: Callable[[int, tuple[str, ...]], optax.GradientTransformation]
+    transform: Callable[..., optax.GradientTransformation]
+    rule: Callable[..., optax.GradientTransformation]
     treatment: Callable[[str, tuple[str, ...]], tuple[bool, float]]
     clip_norm: float
     rgn_steps: int
@@ -45,6 +54,10 @@ class Optimizer(NamedTuple):
     ema: float
     probe_steps: int
     probe_learning_rate: float
+    moving: str
+    moments: str | None
+    decays: tuple[float, float]
+    ages: bool
 
 
 def make(
@@ -64,6 +77,8 @@ def make(
     b2: float = 0.999,
     epsilon: float = 1e-8,
     momentum: float = 0.9,
+    moving: str | None = None,
+    moments: str | None = None,
 ) -> Optimizer:
     """An optimiser: warm-up and cosine, clipping, decay, one rate a block.
 
@@ -90,6 +105,10 @@ def make(
       b2: of adam, adamw and lion.
       epsilon: of adam and adamw.
       momentum: of sgd.
+      moving: where a method moves its mask, what of the rest: `"mask_update"` (None)
+        or `"mask_gradient"`, see `moving`.
+      moments: there, `"keep"`, `"reset"` or `"seed"`, see `moments`; None for what the
+        method says.
 
     Raises:
       ValueError: a name that is not known, or a number out of its range.
@@ -110,9 +129,15 @@ def make(
             0.0 if warm else peak, peak, warm, max(steps, 1)
         )
 
-    def rule(steps: int, blocks: tuple[str, ...]) -> optax.GradientTransformation:
+    semantics = moving or movings.SEMANTICS[0]
+    check_choice("optimizer moving", semantics, movings.SEMANTICS)
+    _check_moments(name, semantics, moments)
+
+    def rule(steps: int, blocks: tuple[str, ...], ages: Any = None) -> Any:
         decays = optax.add_decayed_weights(weight_decay, _matching(decay))
         core = CORES[name](b1, b2, epsilon, momentum)
+        if ages is not None and name in AGED:
+            core = moments_.aged_adam(b1, b2, epsilon, ages)
         parts = [core]
         if weight_decay:
             parts = [decays, core] if name == "adam" else [core, decays]
@@ -122,10 +147,11 @@ def make(
             parts += [_scale_by_depth(layer_decay, blocks)]
         return optax.chain(*parts, optax.scale_by_learning_rate(schedule(steps)))
 
-    def transform(steps: int, blocks: tuple[str, ...]) -> optax.GradientTransformation:
+    def transform(steps: int, blocks: tuple[str, ...], ages: Any = None) -> Any:
+        one = rule(steps, blocks, ages)
         if not clip_norm:
-            return rule(steps, blocks)
-        return optax.chain(optax.clip_by_global_norm(clip_norm), rule(steps, blocks))
+            return one
+        return optax.chain(optax.clip_by_global_norm(clip_norm), one)
 
     def treatment(path: str, blocks: tuple[str, ...]) -> tuple[bool, float]:
         decays = bool(weight_decay) and bool(re.fullmatch(decay, path))
@@ -142,12 +168,29 @@ def make(
         ema,
         probe_steps,
         probe_learning_rate,
+        semantics,
+        moments,
+        (b1, b2),
+        name in AGED,
     )
 
 
 def _check(name: str, value: float, fine: bool, what: str) -> None:
     if not fine:
         raise ValueError(f"optimizer {name}={value}; it must be {what}")
+
+
+def _check_moments(name: str, semantics: str, moments: str | None) -> None:
+    if moments is None:
+        return
+    check_choice("optimizer moments", moments, moments_.POLICIES)
+    if semantics == "mask_gradient":
+        what = f"optimizer moments={moments!r} beside moving='mask_gradient'"
+        raise ValueError(f"{what}; there moments do as the optimizer does")
+    if moments == "seed" and name not in AGED:
+        raise ValueError(
+            f"optimizer {name} moments='seed'; {' and '.join(AGED)} have it"
+        )
 
 
 def _matching(pattern: str) -> Callable[[Mapping[str, Any]], dict[str, bool]]:

@@ -24,10 +24,15 @@ def tuned(made: Setup, run: Run, state: State) -> Variables:
     alone would be smaller, and no tree to load.
     """
     values = devices.to_host(state.values if state.ema is None else state.ema)
+    places = _places(state)
+    used = devices.to_host({path: state.partial[path] for path in places})
     flat = {path: np.array(x) for path, x in _flat(made.variables.params).items()}
     leaves, added = additive.split(run.plan.additive, values)
+    for path, leaf in used.items():  # what was selected once may have moved
+        ever = np.asarray(_ever(state)[path])
+        flat[path] = np.where(ever, np.asarray(leaf, np.float32), flat[path])
     for path, value in leaves.items():
-        where = run.plan.positions.get(path)
+        where = (run.plan.positions | places).get(path)
         if where is None:
             flat[path] = value
         else:
@@ -43,7 +48,7 @@ def frozen_unchanged(made: Setup, run: Run, state: State, after: Variables) -> b
     computation, and the tree that is shipped. Leaves that arrays are merged into differ
     in the latter only: on the devices they too must be the base's.
     """
-    base, mask = _flat(made.variables.params), _flat(run.plan.mask)
+    base, mask = _flat(made.variables.params), _flat(run.plan.mask) | _ever(state)
     added = run.plan.additive
     merged = () if added is None else added.paths
     movable = mask | dict.fromkeys(merged, np.True_)
@@ -59,14 +64,33 @@ def frozen_unchanged(made: Setup, run: Run, state: State, after: Variables) -> b
     )
 
 
+def moved(state: State) -> dict[str, int]:
+    """`{"ever"}`, elements that a moving mask has selected at one time or another."""
+    found = _ever(state).items()
+    sizes = [f.sum() if f.ndim else f * state.values[p].size for p, f in found]
+    return {"ever": int(sum(sizes))} if sizes else {}
+
+
+def _ever(state: State) -> dict[str, Any]:
+    return {} if state.moving is None else devices.to_host(state.moving.ever)
+
+
+def _places(state: State) -> dict[str, np.ndarray]:
+    """The positions that moved, as they are now."""
+    moving = state.moving
+    if moving is None:
+        return {}
+    return devices.to_host({path: moving.mask[path] for path in moving.base})
+
+
 def shares(made: Setup, run: Run) -> dict[str, tuple[int, int]]:
     """Block -> (elements that are trained, all elements of the network)."""
     params, mask = made.variables.params, run.plan.mask
     return {
         block: (
-            masks.count(params[block], mask[block])
+            masks.count(params.get(block, {}), mask.get(block, {}))
             + additive.count(run.plan.additive, block),
-            sum(np.size(leaf) for leaf in _flat(params[block]).values()),
+            sum(np.size(leaf) for leaf in _flat(params.get(block, {})).values()),
         )
         for block in made.backbone.blocks
     }
@@ -78,10 +102,29 @@ def also(made: Setup, logits: np.ndarray, labels: np.ndarray) -> dict[str, float
     return {name: float(metric(logits, labels)) for name, metric in found}
 
 
+def constant(made: Setup, count: int) -> np.ndarray:
+    """Logits `[count, C]` of one guess for all: what training holds most of.
+
+    Of a regression the mean of the training labels. What a run must beat: one that does
+    not has failed.
+    """
+    labels, classes = made.train.labels, len(made.task.classes)
+    if made.task.regression:
+        return np.full((count, 1), labels.mean(), np.float32)
+    common = np.bincount(labels, minlength=classes).argmax()
+    return np.tile(np.eye(classes, dtype=np.float32)[common], (count, 1))
+
+
 def confusion(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts `[C, C]`, of pixels where there are masks: rows are true classes."""
+    """Counts `[C, C]`, of pixels where there are masks: rows are true classes.
+
+    Of a regression, which has none, truth and prediction of each example, floats
+    `[N, 2]`.
+    """
     if labels.ndim > 1:
         return dense.total(logits, labels)
+    if np.issubdtype(labels.dtype, np.floating):
+        return np.stack([labels, logits[:, 0]], axis=1).astype(float)
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, logits.argmax(-1)), 1)
     return counts
@@ -90,7 +133,20 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarra
 def mistakes(
     made: Setup, logits: np.ndarray, labels: np.ndarray, images: Any, count: int = 12
 ) -> list[dict[str, Any]]:
-    """The `count` most confident mistakes: image, truth, guess, probability."""
+    """The `count` most confident mistakes: example, truth, guess, probability.
+
+    Of a regression the largest errors, without a probability.
+
+    Args:
+      made: the setup.
+      logits: `[N, C]` of the test split.
+      labels: `[N]` likewise.
+      images: the test split as the network takes it. Of texts the task's own test
+        split is read: who looks at a mistake reads no tokens.
+      count: of mistakes.
+    """
+    if made.task.regression:
+        return _errors(made, logits[:, 0], labels, images, count)
     odds = np.exp(logits - logits.max(-1, keepdims=True))
     odds /= odds.sum(-1, keepdims=True)
     guess = logits.argmax(-1)
@@ -99,13 +155,35 @@ def mistakes(
     names = made.task.classes
     return [
         {
-            "image": images.read(np.asarray([i]))[0],
+            **_shown(made, images, i),
             "truth": names[labels[i]],
             "guess": names[guess[i]],
             "probability": float(odds[i, guess[i]]),
         }
         for i in worst
     ]
+
+
+def _errors(
+    made: Setup, found: np.ndarray, labels: np.ndarray, images: Any, count: int
+) -> list[dict[str, Any]]:
+    order = np.argsort(-np.abs(found - labels), kind="stable")[:count]
+    return [
+        {
+            **_shown(made, images, i),
+            "truth": f"{labels[i]:.3g}",
+            "guess": f"{found[i]:.3g}",
+            "probability": None,
+        }
+        for i in order
+    ]
+
+
+def _shown(made: Setup, images: Any, index: int) -> dict[str, Any]:
+    """What a reader is shown of a test example: its image, or its texts."""
+    if made.backbone.encode is None:
+        return {"image": images.read(np.asarray([index]))[0]}
+    return made.task.test.read(int(index))
 
 
 def worst(

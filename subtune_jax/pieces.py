@@ -68,10 +68,10 @@ def own(pieces: Pieces, params: Params, stats: Params, block: str) -> Own:
 
 
 def enter(pieces: Pieces, images: jax.Array) -> jax.Array:
-    """Pixels `[B, H, W, 3]` in [0, 255] as the first block takes them."""
+    """Pixels `[B, H, W, 3]` in [0, 255], or tokens, as the first block takes them."""
 
     def function(images: jax.Array) -> jax.Array:
-        return inputs.normalize(pieces.backbone, images).astype(pieces.dtype)
+        return inputs.enter(pieces.backbone, images, pieces.dtype)
 
     return call(pieces, ("enter",), function, images)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from subtune_jax import costs, trees
+from subtune_jax import costs, inputs, trees, trials
 from subtune_jax.costs import Operations
 from subtune_jax.network import HEAD
 from subtune_jax.setup import Setup
@@ -57,17 +58,23 @@ def pricer(
 
 
 def _inputs(made: Setup) -> dict[str, jax.ShapeDtypeStruct]:
-    """What enters each block, for one batch."""
+    """What enters each block, for one batch; texts are as long as in trials."""
     params, stats = made.variables
-    shape = (made.settings["batch_size"], *made.backbone.input_shape)
-    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    one = trials.images(made).read(np.zeros(1, int))
+    shape = (made.settings["batch_size"], *one.shape[1:])
+    pixels = jax.ShapeDtypeStruct(shape, one.dtype)
+    x: Any = jax.eval_shape(
+        lambda pixels: inputs.enter(made.backbone, pixels, jnp.float32), pixels
+    )
     found, order = {}, (*made.backbone.blocks, None)
     for block, stop in zip(order, order[1:], strict=False):
         found[block] = x
         x = jax.eval_shape(
-            lambda x, b=block, s=stop: made.backbone.apply(
+            lambda params, stats, x, b=block, s=stop: made.backbone.apply(
                 params, stats, x, start=b, stop=s
             )[0],
+            params,
+            stats,
             x,
         )
     return found

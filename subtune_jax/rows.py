@@ -25,9 +25,10 @@ def table(results: Results, tried: Tried | None = None) -> list[Row]:
     `flops`, `seconds` and `train_steps` are of one training; `search` is the ledger of
     the search before it, its mean over seeds. Rows of trainings have, as means over
     seeds, `validation`, the counts `selected`, `extras` and `head` and their
-    `fraction`, `optimizer_bytes`, `delta_bytes` and `step_seconds`; and the learning
-    rate, `rate`, with those that were tried in `rates`: the mean `validation` of the
-    seeds that voted, None where training failed.
+    `fraction`, `optimizer_bytes`, `delta_bytes` and `step_seconds`; `failed`, the share
+    of runs no better than one guess for all; `drift` where it was measured; and the
+    learning rate, `rate`, with those that were tried in `rates`: the mean `validation`
+    of the seeds that voted, None where training failed.
 
     Args:
       results: of the runs, those at other rates than the chosen one left out.
@@ -81,12 +82,24 @@ def _training(job: Job, result: Mapping[str, Any]) -> Row:
         **{key: cost[key] for key in BYTES},
         "step_seconds": seconds / steps,
         "rate": rate(result["config"]),
+        **_more(metrics),
     }
+
+
+def _more(metrics: Mapping[str, Any]) -> Row:
+    """Whether the run failed: is it better than one guess for all? And its drift."""
+    found: Row = {}
+    if "constant" in metrics:
+        found["failed"] = float(metrics["test"] <= metrics["constant"])
+    if "drift" in metrics:
+        found["drift"] = metrics["drift"]
+    return found
 
 
 COSTS = ("train_steps", "flops", "seconds")
 COUNTS = ("selected", "extras", "head", "fraction")
 BYTES = ("optimizer_bytes", "delta_bytes")
+MORE = ("failed", "drift")  # where every row has them
 TRAINING = ("validation", *COUNTS, *BYTES, "step_seconds")  # what its rows have besides
 
 
@@ -95,6 +108,7 @@ def _merged(task: str, network: str, method: str, rows: Sequence[Row]) -> Row:
     merged: Row = {"task": task, "network": network, "method": method}
     merged |= valued.summary(values)
     more = TRAINING if "rate" in rows[0] else ()
+    more += tuple(key for key in MORE if all(key in row for row in rows))
     for key in ("trainable", *COSTS, *more):
         merged[key] = statistics.fmean(row[key] for row in rows)
     if more:

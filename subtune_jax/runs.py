@@ -1,23 +1,30 @@
 """One run: its pieces put together, from a setup and a plan to a trained state."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import (
     augment,
     data,
     devices,
+    inputs,
     loop,
+    objective,
     optimizer,
+    rules,
     setup,
     sparse,
     step,
     trees,
 )
+from subtune_jax import moving as movings
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Selection
+from subtune_jax.contracts import Selection, Selector
 from subtune_jax.data import Examples
 from subtune_jax.loop import Predictor, Trainer
 from subtune_jax.optimizer import Optimizer
@@ -57,6 +64,8 @@ def assemble(
     *,
     augmented: bool = True,
     values: Flat | None = None,
+    selector: Selector | None = None,
+    like: Run | None = None,
 ) -> Run:
     """A `Run` of `steps` steps.
 
@@ -70,25 +79,50 @@ def assemble(
       steps: of the schedule.
       augmented: whether images are augmented.
       values: masters to start from instead of the plan's, for some of the leaves.
+      selector: the method, if it does anything during training.
+      like: a run that differs in its seed alone: its programs are used again, if they
+        fit, and what lies below the first block that moves is entered by it.
+
+    Raises:
+      ValueError: the optimiser cannot do what the method asks for.
     """
     augmenting = made.augment if augmented else augment.Augment()
-    start, enter = _entrance(made, plan, augmenting)
+    if like is not None and like.plan.start != plan.start:
+        like = None
+    start, enter = (
+        _entrance(made, plan, augmenting)
+        if like is None
+        else (like.recipe.start, like.enter)
+    )
+    masters = {**plan.values, **(values or {})}
+    flat = _above(made, start)
+    rule = rules.make(selector, chosen, plan)
+    moving, ages = None, None
+    if rule is not None:
+        leaves = {path: flat[path] for path in plan.places}
+        moving = movings.begin(rule, masters, leaves, plan.moving, plan.memory)
+        ages = movings.ages(rule, moving)
     recipe = plain_recipe(made)._replace(
-        transform=chosen.transform(steps, made.backbone.blocks),
+        transform=chosen.transform(steps, made.backbone.blocks, ages),
         start=start,
         training=plan.training,
         augment=augmenting,
         accumulate_steps=chosen.accumulate_steps,
         ema=chosen.ema,
         additive=plan.additive,
+        rule=rule,
     )
     rows = setup.batch_rows(made, pieces=chosen.accumulate_steps)
     feed = data.training(enter(made.train), rows, made.settings["seed"], augmenting)
-    masters = {**plan.values, **(values or {})}
-    flat = _above(made, start)
-    begin = step.start(recipe, flat, made.variables.stats, masters, plan.positions)
+    stats, positions = made.variables.stats, plan.positions
+    begin = step.start(recipe, flat, stats, masters, positions, moving)
+    key = objective.random_key(made.settings["seed"])
+    if like is not None:
+        found = loop.again(like.trainer, begin, positions, feed, key)
+        if found is not None:
+            return Run(plan, like.recipe, *found, enter, like.predictor)
     trainer, state = loop.compile_training(
-        made.devices, recipe, begin, plan.positions, feed
+        made.devices, recipe, begin, positions, feed, key
     )
     predict = loop.predictor(made.devices, recipe, setup.batch_rows(made))
     return Run(plan, recipe, trainer, state, enter, predict)
@@ -100,11 +134,11 @@ def logits(run: Run, state: State, examples: Examples) -> np.ndarray:
 
 
 def with_values(run: Run, values: Flat) -> Flat:
-    """The partial leaves, host arrays, with `values` in their places."""
-    leaves = devices.to_host(run.state.partial)
+    """The partial leaves whose positions do not move, with `values` in their places."""
+    leaves, where = devices.to_host(run.state.partial), run.plan.positions
     return {
-        path: np.asarray(sparse.put(leaf, run.plan.positions[path], values[path]))
-        for path, leaf in leaves.items()
+        path: np.asarray(sparse.put(leaves[path], where[path], values[path]))
+        for path in where
     }
 
 
@@ -126,19 +160,28 @@ def _entrance(
     """The block that examples enter at, and how images become what enters there."""
     same = lambda examples: examples  # noqa: E731
     wanted = made.settings["trunk_cache"] and not augment.active(augmenting)
-    if not wanted or plan.start == made.backbone.blocks[0]:
+    if not wanted or made.backbone.drops or plan.start == made.backbone.blocks[0]:
         return None, same
     run, state, fixed = _trunk(made, plan.start)
 
     def enter(examples: Examples) -> Examples:
         outputs = loop.predict(run, state, fixed, examples)
-        return data.resident(outputs, examples.labels)
+        lengths = examples.lengths if outputs.ndim == 3 else None
+        return data.resident(outputs, examples.labels)._replace(lengths=lengths)
 
-    first = made.train.read(np.zeros(1, int))
-    one = enter(data.resident(first, made.train.labels[:1]))
-    if one.inputs is None or one.inputs.nbytes * len(made.train.labels) > CACHE_BYTES:
+    if _cached_bytes(made, plan.start) > CACHE_BYTES:
         return None, same
     return plan.start, enter
+
+
+def _cached_bytes(made: Setup, start: str) -> int:
+    """Size of what enters block `start`, for all training examples."""
+    first = made.train.read(np.zeros(1, int))
+    one = inputs.enter(made.backbone, jnp.asarray(first), jnp.float32)
+    apply = functools.partial(made.backbone.apply, stop=start)
+    output, _ = jax.eval_shape(apply, *made.variables, one)
+    kind = jnp.dtype(setup.dtype(made))
+    return output.size * kind.itemsize * len(made.train.labels)
 
 
 def _trunk(made: Setup, stop: str) -> tuple[Predictor, State, Fixed]:

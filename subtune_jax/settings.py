@@ -27,6 +27,9 @@ TOP: Settings = {
     "train_steps": 200,
     "eval_steps": 50,  # validation every so often; 0 = only at the end
     "save_steps": 100,  # a checkpoint every so often; 0 = none
+    "drift_examples": None,  # of validation: how far have their features moved
+    "keep_delta": None,  # False: the delta is measured and thrown away
+    "report": None,  # pictures of the run: True, False, or None: not in a comparison
     "batch_norm": "frozen",  # or "trained": trained blocks use the batch's statistics
     "trunk_cache": True,  # compute what lies below the first trained block once
     "dtype": "float32",  # or "bfloat16": of the computation; selected values stay f32

@@ -8,7 +8,7 @@ import numpy as np
 
 from subtune_jax import augment, data, dense, devices, names, optimizer, trees
 from subtune_jax.augment import Augment
-from subtune_jax.contracts import Backbone, Selector, Task, Variables
+from subtune_jax.contracts import Backbone, Selector, Split, Task, Variables
 from subtune_jax.data import Examples, Rows
 from subtune_jax.devices import Devices
 from subtune_jax.network import HEAD
@@ -62,6 +62,7 @@ def prepare(settings: Settings) -> Setup:
     task = names.load("tasks", settings["task"])
     if task.dense:
         backbone = _dense(backbone, task, made_augment)
+    _check_kind(backbone, task, made_augment)
     train = data.subset(task.train, settings["train_examples"], settings["seed"])
     if settings["batch_size"] > len(train.labels):
         given = f"batch_size={settings['batch_size']}"
@@ -69,10 +70,9 @@ def prepare(settings: Settings) -> Setup:
     count = settings["validation_examples"]
     validation = data.subset(task.validation, count, settings["seed"])
     base = _host(backbone.load())
-    size = backbone.input_shape[0]
-    examples = data.examples(train, size)
+    seen = examples(backbone, train)
     if task.dense:
-        _check_masks(examples, task)
+        _check_masks(seen, task)
     return Setup(
         settings=settings,
         task=task,
@@ -83,9 +83,21 @@ def prepare(settings: Settings) -> Setup:
         devices=found,
         base=base,
         variables=_with_head(backbone, base, len(task.classes), settings["seed"]),
-        train=examples,
-        validation=data.examples(validation, size),
+        train=seen,
+        validation=examples(backbone, validation),
     )
+
+
+def examples(backbone: Backbone, split: Split) -> Examples:
+    """A split as the network takes it.
+
+    Raises:
+      ValueError: an example cannot be read; the message names its file.
+    """
+    if backbone.encode is None:
+        return data.examples(split, backbone.input_shape[0])
+    encoded = backbone.encode([split.read(i) for i in range(len(split.labels))])
+    return data.tokens(encoded, split.labels, backbone.lengths)
 
 
 def dtype(setup: Setup) -> Any:
@@ -115,6 +127,17 @@ def _dense(backbone: Backbone, task: Task, chosen: Augment) -> Backbone:
         given = f"augment mixup={chosen.mixup}, cutmix={chosen.cutmix}"
         raise ValueError(f"{given}; masks are not mixed, both must be 0")
     return backbone.dense()
+
+
+def _check_kind(backbone: Backbone, task: Task, chosen: Augment) -> None:
+    """Refuses texts for a network of images, and images for one of texts."""
+    wanted = "image" if backbone.encode is None else "text"
+    found = "text" if "text" in task.train.read(0) else "image"
+    if wanted != found:
+        what = f"task {task.name} has {found}s"
+        raise ValueError(f"{what}; backbone {backbone.name} takes {wanted}s")
+    if found == "text" and augment.active(chosen):
+        raise ValueError(f"augment={chosen._asdict()}; texts are not augmented")
 
 
 def _check_masks(train: Examples, task: Task) -> None:

@@ -1,7 +1,8 @@
 """Splits: who is in training, validation and test, decided by labels and a seed.
 
-Labels are int arrays `[N]`. Every function here gives sorted index arrays and the
-same ones for the same arguments.
+Labels are int arrays `[N]`, or float arrays where the label is a number: these are
+drawn by `strata` as if they were classes. Every function here gives sorted index arrays
+and the same ones for the same arguments.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -11,10 +12,24 @@ import numpy as np
 from subtune_jax.contracts import Split, Task
 
 Read = Callable[[int], dict[str, np.ndarray]]
+BINS = 10
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """Integers `[N]`: the class of each example, or of numbers the tenth by rank.
+
+    Integers are returned as they are. Equal numbers are in the same tenth, that of the
+    first of them.
+    """
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.floating):
+        return labels
+    smaller = np.searchsorted(np.sort(labels), labels)  # how many there are
+    return smaller * BINS // max(len(labels), 1)
 
 
 def subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` of the N examples, each class with its share of them.
+    """`count` of the N examples, each class, or tenth of numbers, with its share.
 
     Shares are rounded by largest remainder, ties to the lowest class; when `count`
     reaches the number of classes, none is left out. With the same seed, a larger
@@ -23,7 +38,7 @@ def subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     Raises:
       ValueError: `count` is outside [0, N].
     """
-    labels = np.asarray(labels)
+    labels = strata(labels)
     if not 0 <= count <= len(labels):
         raise ValueError(f"count={count} is outside [0, {len(labels)}] examples")
     classes, sizes = np.unique(labels, return_counts=True)
@@ -60,7 +75,7 @@ def stratified(
     """Disjoint parts that together hold all N examples, each class in every part.
 
     Args:
-      labels: `[N]`.
+      labels: `[N]`; numbers are classes by `strata`.
       parts: integers that sum to N, or fractions that sum to 1 (rounded by largest
         remainder, ties to the first). Classes with fewer examples than there are
         parts go to the first ones.
@@ -81,7 +96,7 @@ def stratified(
             raise ValueError(f"parts={list(parts)} are counts; groups need fractions")
         pieces = stratified(labels[first], parts, seed)
         return tuple(np.flatnonzero(np.isin(member, piece)) for piece in pieces)
-    rest = np.arange(len(labels))
+    labels, rest = strata(labels), np.arange(len(labels))
     pieces = []
     for count in _counts(parts, len(labels)):
         piece = rest[subset(labels[rest], count, seed)]
@@ -112,6 +127,17 @@ def checked(labels: Sequence[int] | np.ndarray, classes: int, name: str) -> np.n
         what = f"{name}: label {array[wrong][0]} of example {np.argmax(wrong)}"
         raise ValueError(f"{what} is outside [0, {classes})")
     return array.astype(np.int32)
+
+
+def numbers(labels: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
+    """`labels` as float32 `[N]`; ValueError if one is not finite."""
+    with np.errstate(over="ignore"):  # what is too large for float32 is told below
+        array = np.asarray(labels, np.float32).reshape(-1)
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        what = f"{name}: label {array[wrong][0]} of example {np.argmax(wrong)}"
+        raise ValueError(f"{what} is no finite number")
+    return array
 
 
 def distinct(contents: Sequence[Hashable], labels: np.ndarray) -> np.ndarray:
@@ -148,10 +174,16 @@ def task(
 ) -> Task:
     """A task whose three splits are cut from one set; see `stratified`.
 
+    Labels in floating point stay numbers: the loss and metric of a regression are the
+    caller's to set.
+
     Raises:
       ValueError: a label is outside the classes, or `fractions` are not three.
     """
-    labels = checked(labels, len(classes), name)
+    if np.issubdtype(np.asarray(labels).dtype, np.floating):
+        labels = numbers(labels, name)
+    else:
+        labels = checked(labels, len(classes), name)
     if len(fractions) != 3:
         what = f"fractions={tuple(fractions)}"
         raise ValueError(f"{what}; there are three: train, validation and test")

@@ -6,8 +6,13 @@ clipped or logged by accident. Of a leaf that is trained in part only k numbers 
 the place where its gradient arises (`taps`): all that follows sees these. Arrays beside
 the leaves (`contracts.Additive`) are values like whole leaves, merged into the leaves
 that the network uses: the gradient of such a leaf is formed whole for a moment.
+
+A moving method (`moving`) changes values of the state and never its shapes: one program
+serves the whole run. Where it moves positions, the program has two branches, and the
+one that forms whole gradients is taken only in the steps in which the method looks.
 """
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -15,11 +20,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subtune_jax import additive, dense, sparse, taps, trees
 from subtune_jax import augment as augmentation
 from subtune_jax import inputs as inputs_
-from subtune_jax.contracts import Additive, Backbone, Params
+from subtune_jax import moving as movings
+from subtune_jax import objective, sparse
+from subtune_jax.contracts import Additive, Backbone, Params, Seen
 from subtune_jax.devices import AXIS
+from subtune_jax.moving import Moving, Rule
 from subtune_jax.sparse import Flat
 
 
@@ -30,13 +37,16 @@ class Fixed(NamedTuple):
       frozen: path -> array of every leaf that is not trained, compute type; those that
         arrays are merged into are here as the base has them.
       positions: path -> int32, the selected elements of each partial leaf, in a
-        shape of `sparse.arrange`.
+        shape of `sparse.arrange`; those that move are in the state.
       resident: the data set, if it lives on the devices.
+      key: uint32 `[2]`, data of the random key that all steps' keys are made of, see
+        `objective.random_key`; None where nothing is drawn.
     """
 
     frozen: Flat
     positions: Flat
     resident: Flat
+    key: jax.Array | None = None
 
 
 class State(NamedTuple):
@@ -50,6 +60,7 @@ class State(NamedTuple):
       opt_state: of the transformation over `values`.
       ema: averaged `values`, or None.
       stats: running statistics of all blocks.
+      moving: masks that move, None where none does.
     """
 
     step: jax.Array
@@ -58,6 +69,7 @@ class State(NamedTuple):
     opt_state: Any
     ema: Flat | None
     stats: Params
+    moving: Moving | None = None
 
 
 class Recipe(NamedTuple):
@@ -75,6 +87,7 @@ class Recipe(NamedTuple):
       ema: decay, 0 for none.
       dtype: of the computation.
       additive: the arrays among `values` that are no leaves, None for nothing.
+      rule: how masks move, and what the method adds to the loss; None for neither.
     """
 
     backbone: Backbone
@@ -88,10 +101,16 @@ class Recipe(NamedTuple):
     ema: float = 0.0
     dtype: Any = jnp.float32
     additive: Additive | None = None
+    rule: Rule | None = None
 
 
 def start(
-    recipe: Recipe, params: Flat, stats: Params, values: Flat, positions: Flat
+    recipe: Recipe,
+    params: Flat,
+    stats: Params,
+    values: Flat,
+    positions: Flat,
+    moving: Moving | None = None,
 ) -> tuple[State, Flat]:
     """The first `State`, and the frozen leaves.
 
@@ -101,11 +120,13 @@ def start(
       stats: running statistics.
       values: float32 masters, from `sparse.gather`, and added arrays.
       positions: of the partial leaves.
+      moving: masks that move, from `moving.begin`.
     """
-    rest = {p: _cast(recipe, leaf) for p, leaf in params.items() if p not in values}
+    cast = functools.partial(objective.cast, recipe)
+    rest = {path: cast(leaf) for path, leaf in params.items() if path not in values}
     partial = {
-        path: sparse.put(_cast(recipe, params[path]), where, values[path])
-        for path, where in positions.items()
+        path: sparse.put(cast(params[path]), where, values[path])
+        for path, where in (positions | objective.moving_positions(moving)).items()
     }
     state = State(
         step=jnp.zeros((), jnp.int32),
@@ -114,6 +135,7 @@ def start(
         opt_state=recipe.transform.init(values),
         ema=dict(values) if recipe.ema else None,
         stats=stats,
+        moving=moving,
     )
     return state, rest
 
@@ -121,47 +143,24 @@ def start(
 def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
     """The per-device step `(state, fixed, piece) -> (state, metrics)`."""
 
-    def loss_of(whole, partial, stats, fixed, piece):
-        inputs, targets = inputs_.labelled(
-            fixed.resident, piece, recipe.classes, recipe.augment
-        )
-        logits, stats = recipe.backbone.apply(
-            _network(recipe, {**fixed.frozen, **partial}, whole),
-            stats,
-            _enter(recipe, inputs),
-            training=recipe.training,
-            weight=piece["weight"],
-            axis_name=AXIS,
-            start=recipe.start,
-        )
-        weight = piece["weight"]
-        loss = jnp.sum(weight * recipe.loss(logits, targets))
-        sums = {"loss": loss, "accuracy": jnp.sum(weight * _right(logits, targets))}
-        return loss, (sums | {"weight": jnp.sum(weight)}, stats)
-
-    def sums_of(state, fixed, piece):
-        whole = {p: v for p, v in state.values.items() if p not in fixed.positions}
-        rest = state.stats, fixed, piece
-        found = taps.gradient(loss_of, whole, state.partial, fixed.positions, *rest)
-        _, (sums, stats) = found.output
-        return found.whole | found.few, sums, stats
-
-    def train(state, fixed, piece):
+    def step(look, state, fixed, piece):
+        sums_of = functools.partial(objective.sums, recipe, look)
         grads, sums, stats = _accumulate(recipe, sums_of, state, fixed, piece)
         grads, sums = jax.lax.psum((grads, sums), AXIS)  # the only reduction
         count = sums.pop("weight")
         grads, metrics = jax.tree.map(lambda x: x / count, (grads, sums))
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return _move(recipe, state, fixed, grads, stats), metrics
+        state, more = _move(recipe, look, state, fixed, grads, stats)
+        return state, metrics | more
+
+    def train(state, fixed, piece):
+        rule = recipe.rule
+        if rule is None or not state.moving.base:
+            return step(False, state, fixed, piece)
+        looks = rule.selector.looks(state.step)
+        branches = functools.partial(step, True), functools.partial(step, False)
+        return jax.lax.cond(looks, *branches, state, fixed, piece)
 
     return train
-
-
-def _right(logits, targets):
-    """`[B]`: whether the guess is right; of masks, the share of pixels where it is."""
-    if jnp.issubdtype(targets.dtype, jnp.integer):
-        return dense.accuracy(logits, targets)
-    return jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
 
 
 def _accumulate(recipe, sums_of, state, fixed, piece):
@@ -171,31 +170,49 @@ def _accumulate(recipe, sums_of, state, fixed, piece):
         return sums_of(state, fixed, piece)
     split = {k: v.reshape(parts, -1, *v.shape[1:]) for k, v in piece.items()}
 
-    def body(carry, part):
+    def body(carry, numbered):
         total, stats = carry
-        grads, sums, stats = sums_of(state._replace(stats=stats), fixed, part)
+        grads, sums, stats = sums_of(state._replace(stats=stats), fixed, *numbered)
         return (jax.tree.map(jnp.add, total, (grads, sums)), stats), None
 
     first = {k: v[0] for k, v in split.items()}
     shapes = jax.eval_shape(sums_of, state, fixed, first)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[:2])
-    ((grads, sums), stats), _ = jax.lax.scan(body, (zeros, state.stats), split)
+    numbered = split, jnp.arange(parts)
+    ((grads, sums), stats), _ = jax.lax.scan(body, (zeros, state.stats), numbered)
     return grads, sums, stats
 
 
-def _move(recipe, state, fixed, grads, stats) -> State:
+def _move(recipe, look, state, fixed, grads, stats) -> tuple[State, dict[str, Any]]:
     """The state after one update of the selected values, everything else in place."""
-    updates, opt_state = recipe.transform.update(grads, state.opt_state, state.values)
-    values: Any = optax.apply_updates(state.values, updates)
-    partial = {
-        path: sparse.put(leaf, fixed.positions[path], values[path])
-        for path, leaf in state.partial.items()
-    }
+    values, opt_state, moving = state.values, state.opt_state, state.moving
+    leaves: Flat = {}
+    more: dict[str, Any] = {}
+    if recipe.rule is None or (moving.base and not look):
+        values, opt_state = _apply(recipe, grads, opt_state, values)
+    else:
+        here = {path: state.partial[path] for path in moving.base}
+        seen = Seen(state.step, values, grads, here, moving.base)
+        given = recipe.rule, seen, opt_state, moving
+        if look:
+            values, opt_state, moving, grads, leaves = movings.relocate(*given)
+            values, opt_state = _apply(recipe, grads, opt_state, values)
+        else:
+            values, opt_state, moving, more = movings.update(recipe.transform, *given)
+    leaves = state.partial | leaves
+    positions = fixed.positions | objective.moving_positions(moving)
+    partial = {p: sparse.put(leaves[p], positions[p], values[p]) for p in leaves}
     ema = state.ema
     if ema is not None:
         keep = recipe.ema
         ema = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, ema, values)
-    return State(state.step + 1, values, partial, opt_state, ema, stats)
+    after = State(state.step + 1, values, partial, opt_state, ema, stats, moving)
+    return after, {"grad_norm": optax.tree.norm(grads), **more}
+
+
+def _apply(recipe, grads, opt_state, values) -> tuple[Any, Any]:
+    updates, opt_state = recipe.transform.update(grads, opt_state, values)
+    return optax.apply_updates(values, updates), opt_state
 
 
 def make_predict(
@@ -210,45 +227,20 @@ def make_predict(
 
     def predict(state, fixed, piece):
         values = state.values if state.ema is None else state.ema
+        positions = fixed.positions | objective.moving_positions(state.moving)
         partial = {
             path: sparse.put(state.partial[path], where, values[path])
-            for path, where in fixed.positions.items()
+            for path, where in positions.items()
         }
         whole = {path: v for path, v in values.items() if path not in partial}
         inputs, _ = inputs_.lookup(fixed.resident, piece)
         outputs, _ = recipe.backbone.apply(
-            _network(recipe, {**fixed.frozen, **partial}, whole),
+            objective.network(recipe, {**fixed.frozen, **partial}, whole),
             state.stats,
-            _enter(recipe, inputs),
+            objective.enter(recipe, inputs),
             start=recipe.start,
             stop=stop,
         )
         return None, outputs
 
     return predict
-
-
-def _network(recipe, flat: Flat, whole: Flat) -> Params:
-    """The parameters as the network uses them, in the type of the computation.
-
-    Args:
-      recipe: the static choices.
-      flat: frozen and partial leaves, in that type.
-      whole: float32 masters of whole leaves, and the added arrays.
-    """
-    leaves, added = additive.split(recipe.additive, whole)
-    flat = flat | {path: _cast(recipe, leaf) for path, leaf in leaves.items()}
-    with jax.default_matmul_precision("highest"):  # small, and shipped in float32
-        merged = additive.merge(recipe.additive, flat, added)
-    return trees.nest(flat | {p: _cast(recipe, leaf) for p, leaf in merged.items()})
-
-
-def _enter(recipe, inputs: jax.Array) -> jax.Array:
-    """Images are normalised; activations of a later block pass as they are."""
-    if recipe.start is None:
-        inputs = inputs_.normalize(recipe.backbone, inputs)
-    return inputs.astype(recipe.dtype)
-
-
-def _cast(recipe, leaf: jax.Array) -> jax.Array:
-    return jnp.asarray(leaf, recipe.dtype)

@@ -6,34 +6,30 @@ Writes `result.json`, `metrics.jsonl`, TensorBoard events, `delta/`, `checkpoint
 `report.html` and `report.png`. The same command on the same workdir resumes.
 """
 
-import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from subtune_jax import (
     checkpoint,
     commands,
-    data,
-    delta,
+    contracts,
     devices,
     evidence,
+    finish,
     loop,
     metrics_log,
-    outcome,
-    report,
     runs,
     setup,
     workdir,
 )
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Variables
-from subtune_jax.loop import NonFiniteLossError
+from subtune_jax.finish import Probed
 from subtune_jax.runs import Run
 from subtune_jax.settings import Settings
 from subtune_jax.setup import Setup
@@ -48,8 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return commands.run(parse, lambda s, given: run(s, given.workdir), argv)
 
 
-def run(settings: Settings, folder: Path, _: argparse.Namespace | None = None) -> Path:
+def run(
+    settings: Settings, folder: Path, programs: dict[str, Run] | None = None
+) -> Path:
     """Runs or resumes the run of `folder`; the path of its `result.json`.
+
+    Args:
+      settings: complete.
+      folder: of the run.
+      programs: of a comparison: holds the latest run and is changed in place: a run
+        that differs from it in its seed alone compiles nothing. No report is written
+        unless `settings` say so.
 
     Raises:
       ValueError: an input is wrong; nothing was written.
@@ -66,35 +71,49 @@ def run(settings: Settings, folder: Path, _: argparse.Namespace | None = None) -
         made.backbone.blocks,
         selection,
         batch_norm=settings["batch_norm"],
+        moves=made.selector.update is not contracts.hold,
     )
     seconds = {"selection": time.perf_counter() - begin}
     workdir.claim(folder, settings)
-    _say(f"{plan.counts['selected']:,} of {plan.counts['base']:,} weights selected")
-    probe = _probe(made) if made.optimizer.probe_steps else None
-    values = None if probe is None else devices.to_host(probe[1].values)
-    ready = runs.assemble(
-        made, plan, made.optimizer, settings["train_steps"], values=values
+    finish.say(
+        f"{plan.counts['selected']:,} of {plan.counts['base']:,} weights selected"
     )
+    probe = _probe(made) if made.optimizer.probe_steps else None
+    values = None if probe is None else devices.to_host(probe.state.values)
+    ready = runs.assemble(
+        made,
+        plan,
+        made.optimizer,
+        settings["train_steps"],
+        values=values,
+        selector=made.selector,
+        like=_like(settings, programs),
+    )
+    if programs is not None:
+        programs.clear()
+        programs[_seedless(settings)] = ready
     begin = time.perf_counter()
     state, waited = _train(made, ready, folder)
     seconds |= {"train": time.perf_counter() - begin, "wait": waited}
-    return _finish(made, ready, state, probe, seconds, folder)
+    asked = settings["report"]
+    pictures = programs is None if asked is None else asked
+    return finish.write(made, ready, state, probe, seconds, folder, pictures=pictures)
 
 
-def _say(line: str) -> None:
-    if jax.process_index() == 0:
-        print(line, file=sys.stderr, flush=True)
+def _like(settings: Settings, programs: dict[str, Run] | None) -> Run | None:
+    return None if programs is None else programs.get(_seedless(settings))
 
 
-def _probe(made: Setup) -> tuple[Run, State, float]:
+def _seedless(settings: Settings) -> str:
+    return json.dumps({**settings, "seed": None})
+
+
+def _probe(made: Setup) -> Probed:
     run, state = runs.linear_probe(made)
-    metric = _metric(made, runs.logits(run, state, made.validation), made.validation)
-    _say(f"linear probe: validation {made.task.metric_name} {metric:.4f}")
-    return run, state, metric
-
-
-def _metric(made: Setup, logits: np.ndarray, examples: data.Examples) -> float:
-    return float(made.task.metric(logits, examples.labels))
+    seen = made.validation
+    metric = finish.metric(made, runs.logits(run, state, seen), seen)
+    finish.say(f"linear probe: validation {made.task.metric_name} {metric:.4f}")
+    return Probed(run, state, metric)
 
 
 def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float]:
@@ -107,7 +126,8 @@ def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float]:
     entered = ready.enter(made.validation)
     schedule = made.optimizer.schedule(last)
     evals = _every(settings["eval_steps"], last)
-    saves = _every(settings["save_steps"], last)
+    often = settings["save_steps"]
+    saves = _every(often, last) if often else set()
     with metrics_log.writing(folder, after=first if found else -1) as write:
 
         def log(done: int, metrics: dict[str, float]) -> None:
@@ -120,7 +140,8 @@ def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float]:
                 logits = loop.predict(ready.predictor, state, fixed, entered)
                 _validate(made, logits, done, write)
             if done in saves:
-                checkpoint.save(folder / "checkpoints", done, _finite(done, state))
+                finish.refuse_not_finite(state, done)
+                checkpoint.save(folder / "checkpoints", done, _saved(state))
 
         pauses = evals | saves
         return loop.fit(ready.trainer, state, first, last, log, pauses, pause)
@@ -131,106 +152,27 @@ def _every(steps: int, last: int) -> set[int]:
 
 
 def _validate(made: Setup, logits: np.ndarray, done: int, write: Write) -> None:
-    name, metric = made.task.metric_name, _metric(made, logits, made.validation)
+    name, metric = made.task.metric_name, finish.metric(made, logits, made.validation)
     write({"step": done, "split": "validation", name: metric})
-    _say(f"step {done}: validation {name} {metric:.4f}")
+    finish.say(f"step {done}: validation {name} {metric:.4f}")
 
 
 def _saved(state: State) -> Any:
-    """What a checkpoint holds: all but the partial leaves, which `_back` rebuilds."""
-    return devices.to_host(state._replace(partial={}))
+    """What a checkpoint holds: all but the partial leaves, which `_back` rebuilds.
 
-
-def _finite(done: int, state: State) -> Any:
-    saved = _saved(state)
-    if not all(np.isfinite(value).all() for value in saved.values.values()):
-        raise NonFiniteLossError(f"a trained value is not finite after step {done}")
-    return saved
+    Where positions move, what was selected once may differ from the base: it is held.
+    """
+    places = {} if state.moving is None else state.moving.base
+    partial = {path: state.partial[path] for path in places}
+    return devices.to_host(state._replace(partial=partial))
 
 
 def _back(ready: Run, done: int, saved: State) -> State:
     """The state after `done` steps, on the devices."""
-    _say(f"resuming after step {done}")
-    partial = runs.with_values(ready, saved.values)
+    finish.say(f"resuming after step {done}")
+    still = runs.with_values(ready, saved.values)
+    partial = {**still, **saved.partial}
     return devices.replicate(ready.trainer.devices, saved._replace(partial=partial))
-
-
-def _finish(
-    made: Setup,
-    ready: Run,
-    state: State,
-    probe: tuple[Run, State, float] | None,
-    seconds: dict[str, float],
-    folder: Path,
-) -> Path:
-    """Evaluates on test, once, and writes the delta, the report and the result."""
-    _finite(made.settings["train_steps"], state)
-    after = outcome.tuned(made, ready, state)
-    meta = {key: made.settings[key] for key in ("task", "backbone", "method", "seed")}
-    meta |= {"classes": list(made.task.classes)}
-    base = {"params": made.base.params, "stats": made.base.stats}
-    delta.save(
-        folder / "delta", base, {"params": after.params, "stats": after.stats}, meta
-    )
-    test = data.examples(made.task.test, made.backbone.input_shape[0])
-    logits = runs.logits(ready, state, test)
-    validation = _metric(
-        made, runs.logits(ready, state, made.validation), made.validation
-    )
-    metrics: dict[str, Any] = {"name": made.task.metric_name, "validation": validation}
-    metrics["test"] = _metric(made, logits, test)
-    if made.task.also:
-        metrics["also"] = outcome.also(made, logits, test.labels)
-    result = _result(made, ready, state, after, metrics, seconds, folder)
-    if probe is not None:
-        score = _metric(made, runs.logits(probe[0], probe[1], test), test)
-        result["linear_probe"] = {"validation": probe[2], "test": score}
-        _say(f"linear probe: test {made.task.metric_name} {score:.4f}")
-    _say(f"fine-tuned:   test {made.task.metric_name} {metrics['test']:.4f}")
-    if jax.process_index() == 0:
-        shown = made, logits, test.labels, test
-        report.write(
-            folder,
-            result,
-            metrics_log.read(folder),
-            outcome.shares(made, ready),
-            outcome.confusion(logits, test.labels, len(made.task.classes)),
-            made.task.classes,
-            [] if made.task.dense else outcome.mistakes(*shown),
-            outcome.worst(*shown) if made.task.dense else (),
-        )
-    return workdir.write_json(folder / "result.json", result)
-
-
-def _result(
-    made: Setup, ready: Run, state: State, after: Variables,
-    metrics: dict[str, Any], seconds: dict[str, float], folder: Path,
-) -> dict[str, Any]:  # fmt: skip
-    """The content of `result.json`; see the README for what each key means."""
-    settings = made.settings
-    return {
-        "task": settings["task"]["name"],
-        "backbone": settings["backbone"]["name"],
-        "method": settings["method"]["name"],
-        "seed": settings["seed"],
-        "devices": made.devices.size,
-        "parallel": made.devices.mode,
-        "trainable": ready.plan.counts,
-        "metrics": metrics,
-        "cost": {
-            "train_steps": settings["train_steps"],
-            "selection_seconds": seconds["selection"],
-            "train_seconds": seconds["train"],
-            "data_wait_seconds": seconds["wait"],
-            "step_flops": ready.trainer.flops,
-            "optimizer_bytes": outcome.state_bytes(state),
-            "delta_bytes": outcome.folder_bytes(folder / "delta"),
-        },
-        "frozen_unchanged": outcome.frozen_unchanged(made, ready, state, after),
-        "base_fingerprint": delta.fingerprint(made.base._asdict()),
-        "config": settings,
-        "versions": outcome.versions(),
-    }
 
 
 if __name__ == "__main__":

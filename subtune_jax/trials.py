@@ -66,8 +66,8 @@ def open_trials(
     """Trials on the examples of `made`; large activations go below `parent`.
 
     Raises:
-      ValueError: there are several processes, masks, fewer examples than folds or a
-        batch, or an optimiser that trials do not follow (Auto-RGN, averaging).
+      ValueError: there are several processes, masks, dropout, fewer examples than folds
+        or a batch, or an optimiser that trials do not follow (Auto-RGN, averaging).
     """
     if jax.process_count() > 1:
         given = f"{jax.process_count()} processes"
@@ -75,6 +75,9 @@ def open_trials(
     if made.task.dense:
         what = f"trials were given task {made.task.name}, which has masks"
         raise ValueError(f"{what}; they need one label an image")
+    if made.backbone.drops:  # the trunk is not the same in every step
+        what = f"dropout in trials: backbone {made.backbone.name} drops units"
+        raise ValueError(f"{what}; make it without dropout")
     if made.optimizer.rgn_steps or made.optimizer.ema:
         given = f"rgn_steps={made.optimizer.rgn_steps}, ema={made.optimizer.ema}"
         raise ValueError(f"trials were given optimizer {given}; both must be 0")
@@ -89,12 +92,17 @@ def open_trials(
     params, stats = made.variables
     base = {b: pieces.own(parts, params, stats, b) for b in made.backbone.blocks}
     bounds = int(options.memory_gib * GIB), int(options.disk_gib * GIB)
-    images, rows = join(made.train, made.validation), setup.batch_rows(made)
+    rows = setup.batch_rows(made)
     if parent is not None:
         trunk.clear(parent)
-    below = trunk.make(parts, base, images, rows, bounds, parent)
+    below = trunk.make(parts, base, images(made), rows, bounds, parent)
     steps = made.settings["train_steps"]
     return Trials(made, Course(made, below, made.optimizer, steps, {}), cut, {})
+
+
+def images(made: Setup) -> Examples:
+    """The training examples, then those of validation, as trials read them."""
+    return trunk.cut(join(made.train, made.validation))
 
 
 def join(a: Examples, b: Examples) -> Examples:
@@ -113,7 +121,10 @@ def join(a: Examples, b: Examples) -> Examples:
             out[chosen] = inputs
         return out
 
-    return Examples(np.concatenate([a.labels, b.labels]), None, read)
+    lengths = None
+    if a.lengths is not None and b.lengths is not None:
+        lengths = np.concatenate([a.lengths, b.lengths])
+    return Examples(np.concatenate([a.labels, b.labels]), None, read, lengths)
 
 
 def candidate(

@@ -43,7 +43,7 @@ class Trunk(NamedTuple):
     Attributes:
       pieces: the network.
       base: block -> its parameters and statistics.
-      images: N examples.
+      images: N examples, all of one length.
       rows: of a padded batch.
       bounds: bytes in memory, bytes on disk.
       kept: block -> `[N, ...]`, what enters it; arrays or memory-mapped files.
@@ -68,7 +68,19 @@ def make(
     parent: Path | None = None,
 ) -> Trunk:
     """A trunk that has computed nothing yet; files go below `parent`."""
-    return Trunk(pieces, base, images, rows, bounds, {}, Folder(parent))
+    return Trunk(pieces, base, cut(images), rows, bounds, {}, Folder(parent))
+
+
+def cut(images: Examples) -> Examples:
+    """Texts no longer than the longest of them: one array holds what enters a block.
+
+    Batches of `train` are cut each by itself; padding changes nothing but the time.
+    """
+    if images.lengths is None:
+        return images
+    longest = int(images.lengths.max())
+    kept = None if images.inputs is None else images.inputs[:, :longest]
+    return Examples(images.labels, kept, lambda where: images.read(where)[:, :longest])
 
 
 def clear(parent: Path) -> None:

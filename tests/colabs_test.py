@@ -30,6 +30,15 @@ SMALL = {
         "train_examples": 0,
     },
     "subtuning": COMMON | {"train_examples": 0, "search": {"max_items": 1}},
+    "moving": {
+        "task": {"name": "text_file", "path": "reviews.csv"},
+        "backbone": {"name": "bert", "variant": (16, 2, 2, 32, 97, 16), "length": 8},
+        "method": {"name": "dps_dense", "stage_steps": 2},
+        "train_examples": 0,
+        "validation_examples": 0,
+        "train_steps": 8,
+        "batch_size": 16,
+    },
 }
 
 
@@ -38,13 +47,16 @@ def notebooks():
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
-def test_a_notebook_runs_to_its_end(path):
+def test_a_notebook_runs_to_its_end(path, tmp_path):
+    lines = [f"film number {i},{'ab'[i % 2]}" for i in range(80)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines]))
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if "OVERRIDES = {}" in cell.source]
     assert len(cells) == 1, "one cell must read OVERRIDES = {}"
     small = f"OVERRIDES = {SMALL[path.stem]}"
     cells[0].source = cells[0].source.replace("OVERRIDES = {}", small)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, 300, kernel_name="python3", resources=place).execute()
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)

@@ -9,14 +9,25 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from subtune_jax import grid, names, settings
+from subtune_jax import grid, names, settings, train
 from subtune_jax.__main__ import COMMANDS
+from subtune_jax.contracts import Evidence
+from subtune_jax.methods import dps_dense
 from subtune_jax.tasks import vtab
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.glob("*.py"))
 VTAB = ("cifar100", "flowers102", "caltech101", "dmlab")
+GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
+TRANSFER = ("snli", "mnli,snli", "mnli,sick", "snli,mnli", "snli,scitail", "snli,rte")
+METHODS = ("dps_dense", "dps_mix", "child_tuning_d", "child_tuning_f", "gmt", "mixout")
+METHODS += ("spiel", "random", "bias", "head", "full")
 ARGUMENTS = {  # that a file documents, beside those of its commands
+    "dps_glue": GLUE,
+    "dps_low_resource": [f"{d},{n}" for d in ("cola", "rte") for n in (300, 1000)],
+    "dps_movie": METHODS,
+    "dps_transfer": TRANSFER,
+    "text_study": ("movie", "r8"),
     "gps_fgvc": ("cub", "flowers", "cars", "dogs"),
     "gps_vtab": vtab.PRESETS,
     "bench_subtuning": ("efficientnet_lite0", "vit_s14"),
@@ -65,7 +76,8 @@ def test_a_config_is_complete_with_each_of_its_arguments(spec):
         make(**made[part])
     plain = {key: value for key, value in made.items() if key != "compare"}
     for job in grid.jobs(grid.make(**made["compare"])):
-        settings.changed(plain, *job.changes)
+        changed = settings.changed(plain, *job.changes)
+        names.load("methods", changed["method"])
 
 
 @pytest.mark.parametrize(
@@ -77,6 +89,12 @@ def test_a_config_is_complete_with_each_of_its_arguments(spec):
         ("gps_vtab.py:svh", "did you mean 'svhn'"),
         ("gps_fgvc.py:nabirds", "there are cars, cub, dogs, flowers"),
         ("subtuning_elpv.py:vit", "did you mean 'vit_s14'"),
+        ("dps_glue.py:wnli", "did you mean 'qnli' or 'mnli'"),
+        ("dps_low_resource.py:rte,50", "there are 1000, 300, 500"),
+        ("dps_transfer.py:mnli,scitale", "did you mean 'scitail'"),
+        ("dps_transfer.py:rte", "there are mnli, snli"),
+        ("dps_movie.py:dps", "did you mean 'dps_mix' or 'dps_dense'"),
+        ("text_study.py:imdb", "there are movie, r8"),
     ],
 )
 def test_an_unknown_argument_is_told(spec, message, tmp_path, capsys):
@@ -105,6 +123,30 @@ def test_without_its_weights_nothing_of_the_paper_starts(
     err = capsys.readouterr().err
     assert f"no weights file runs/weights/{network}.pth" in err
     assert err.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+def test_without_a_folder_of_weights_dps_does_not_start(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with tfds.testing.mock_data(num_examples=20):
+        assert run("train", "dps_glue.py:rte", tmp_path / "new") == 2
+    err = capsys.readouterr().err
+    assert "runs/weights/bert-large-cased" in err
+    assert err.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "steps", "stage", "dropout"),
+    [("mrpc", 690, 34, 0), ("rte", 468, 23, 0), ("stsb", 1080, 54, 0),
+     ("cola", 1605, 80, 0), ("sst2", 12630, 631, 0.1)],
+)  # fmt: skip
+def test_dps_has_the_steps_stages_and_dropout_of_the_released_scripts(
+    task, steps, stage, dropout
+):
+    made = settings.read(f"{FOLDER}/dps_glue.py:{task}", {})
+    assert made["train_steps"] == steps and made["backbone"]["dropout"] == dropout
+    rest = {key: made["method"][key] for key in ("update_ratio", "stage_steps")}
+    seen = Evidence({}, (), lambda params, batch: 0.0, list, train_steps=steps)
+    assert dps_dense.stage_length("dps_dense", **rest, evidence=seen) == stage
 
 
 BLOCKS = ["hidden01", "hidden02"]
@@ -155,6 +197,32 @@ def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
         assert content["rule"] == made["search"]["rule"]
     if command == "compare":
         assert {row["train_examples"] for row in content["sizes"]} == {20, 40}
+
+
+SMALL_TEXTS = {
+    "backbone": {"weights": None, "variant": (16, 2, 2, 32, 97, 16), "length": 8},
+    "batch_size": 8,
+    "train_steps": 4,
+    "train_examples": 0,
+    "validation_examples": 0,
+}
+TEXTS = {  # config of `train` -> what makes it small, beside the above
+    "dps_transfer.py:snli,scitail": {"backbone": {"pooling": "pooler"}},
+    "dps_movie.py:dps_mix": {"task": {"name": "text_file", "path": "reviews.csv"}},
+}
+
+
+@pytest.mark.parametrize("spec", TEXTS)
+def test_a_config_of_texts_runs_to_its_result(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"film number {i},{'ab'[i % 2]}" for i in range(40)]
+    Path("reviews.csv").write_text("\n".join(["text,label", *lines]))
+    given = settings.read(f"{FOLDER}/{spec}", {})
+    given = settings.changed(given, SMALL_TEXTS, TEXTS[spec])
+    with tfds.testing.mock_data(num_examples=40):
+        content = json.loads(train.run(given, tmp_path / "run").read_text())
+    assert content["frozen_unchanged"] and content["trainable"]["ever"]
+    assert 0 <= content["metrics"]["test"] <= 1
 
 
 def run(command, spec, folder, *more):

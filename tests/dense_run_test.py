@@ -70,7 +70,7 @@ def result(workdir):
 
 def test_training_on_masks_improves_over_its_start(config, finished):
     made = setup.prepare(settings.read(str(config), {}))
-    logits = evaluate.logits(made, made.variables, made.validation)
+    logits = evaluate.outputs(made, made.variables, made.validation)
     start = made.task.metric(logits, made.validation.labels)
     records = metrics_log.read(finished[0])
     loss = [r["loss"] for r in records if r["split"] == "train"]
@@ -105,7 +105,7 @@ def test_the_report_shows_masks_instead_of_mistakes(finished):
 
 def test_the_worst_images_come_first_each_with_its_own_masks(config):
     made = prepared(config)
-    logits = evaluate.logits(made, made.variables, made.validation)
+    logits = evaluate.outputs(made, made.variables, made.validation)
     truth = made.validation.labels
     found = outcome.worst(made, logits, truth, made.validation, count=4)
     each = [dense.mean_dice(logits[i][None], truth[i][None]) for i in range(len(truth))]

@@ -4,6 +4,7 @@ import importlib
 
 import jax
 import jax.numpy as jnp
+import noise
 import numpy as np
 import pytest
 
@@ -12,6 +13,10 @@ from subtune_jax.contracts import Evidence
 from subtune_jax.methods import gps
 
 RNG = np.random.default_rng(0)
+
+
+def tiny(name):
+    return importlib.import_module(f"subtune_jax.backbones.{name}").TINY
 
 
 def literal_contrast(features, labels, temperature):
@@ -46,12 +51,14 @@ def test_features_of_zero_have_a_gradient():
     assert np.isfinite(slope).all()
 
 
-@pytest.fixture(scope="module", params=names.plugins("backbones"))
+NETWORKS = names.plugins("backbones")
+TEXTS = [name for name in NETWORKS if noise.network(name).encode is not None]
+
+
+@pytest.fixture(scope="module", params=[n for n in NETWORKS if n not in TEXTS])
 def given(request):
     """The evidence of a tiny network on drawn scenes, and its literal scores."""
-    module = importlib.import_module(f"subtune_jax.backbones.{request.param}")
-    shape = {**module.TINY}
-    size = module.make(**shape).input_shape[0]
+    shape, size = tiny(request.param), noise.network(request.param).input_shape[0]
     task = {"name": "structured", "examples": 80, "image_size": max(size, 16)}
     wanted = {
         "task": task,
@@ -146,6 +153,24 @@ def test_scores_of_the_task_need_no_views(given):
     assert masks.count(seen.params, gps.make(loss="task").init(bare).mask)
     with pytest.raises(ValueError, match="without features and views; loss='task'"):
         gps.make().init(bare)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_are_scored_by_the_loss_of_the_task_alone(name):
+    wanted = {
+        "task": noise.task(name, 40, 8),
+        "backbone": {"name": name, **tiny(name)},
+        "method": {"name": "gps"},
+        "batch_size": 8,
+    }
+    seen = evidence.make(setup.prepare(settings.complete(wanted)))
+    with pytest.raises(ValueError, match="without features and views; loss='task'"):
+        gps.make().init(seen)
+    mask = trees.flatten(gps.make(k=1, loss="task").init(seen).mask)
+    kernels = [p for p in mask if p.endswith("kernel") and "head/" not in p]
+    assert kernels
+    for path in kernels:
+        assert mask[path].sum() == np.shape(trees.flatten(seen.params)[path])[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,49 +1,65 @@
-"""Promises that every static method keeps, on every network."""
+"""Promises that every method keeps, on every network."""
 
 import importlib
 import re
 
 import jax
 import jax.numpy as jnp
+import noise
 import numpy as np
 import pytest
 
-from subtune_jax import additive, masks, names, trees
-from subtune_jax.contracts import Evidence
+from subtune_jax import additive, contracts, masks, moving, names, optimizer, trees
+from subtune_jax import plan as plans
+from subtune_jax import rules
+from subtune_jax.contracts import Evidence, Seen, Selection, Variables
 
 METHODS = names.plugins("methods")
-MOVING = ()  # methods whose mask moves during training
-MINE = [name for name in METHODS if name not in MOVING]
 SPARSE = ("random", "magnitude")
-ADDITIVE = ("ia3", "lora", "ssf")  # methods that train arrays beside the leaves
+ADDITIVE = ("ia3", "lora", "ssf", "taps")  # train arrays beside the leaves
 NETWORKS = names.plugins("backbones")
+STEPS = 8
+
+
+def tiny(method):
+    return importlib.import_module(f"subtune_jax.methods.{method}").TINY
+
+
+def load(method):
+    return names.load("methods", {"name": method, **tiny(method)})
+
+
+MOVING = [name for name in METHODS if load(name).update is not contracts.hold]
+STATIC = [name for name in METHODS if name not in MOVING]
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def evidence(request):
     """Random variables of a tiny network, and one batch of noise."""
-    module = importlib.import_module(f"subtune_jax.backbones.{request.param}")
-    backbone = module.make(**module.TINY)
-    variables = jax.jit(backbone.init, static_argnums=1)(jax.random.key(0), 3)
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(4, *backbone.input_shape)).astype(np.float32)
+    backbone = noise.network(request.param)
+    fresh = jax.jit(backbone.init, static_argnums=1)
+    variables = fresh(jax.random.key(0), 3)
+    x = noise.entering(backbone, 4)
 
     def loss_fn(params, batch):
-        logits, _ = backbone.apply(params, variables.stats, batch["image"])
+        logits, _ = backbone.apply(params, variables.stats, batch["x"])
         return jnp.mean(jnp.square(logits - batch["target"]))
 
     def batches(count):
-        return [{"image": image, "target": np.eye(3)[[0, 1, 2, 0]]}] * count
+        return [{"x": x, "target": np.eye(3)[[0, 1, 2, 0]]}] * count
 
-    return Evidence(variables.params, backbone.blocks, loss_fn, batches)
+    return Evidence(
+        variables.params,
+        backbone.blocks,
+        loss_fn,
+        batches,
+        train_steps=STEPS,
+        init=lambda key: jax.tree.map(np.asarray, fresh(key, 3).params),
+    )
 
 
 def select(method, evidence, **arguments):
     return names.load("methods", {"name": method, **arguments}).init(evidence)
-
-
-def tiny(method):
-    return importlib.import_module(f"subtune_jax.methods.{method}").TINY
 
 
 def full(evidence, mask):
@@ -54,9 +70,22 @@ def paths(mask):
     return {path for path, flag in trees.flatten(masks.reach(mask)).items() if flag}
 
 
+@pytest.fixture(scope="module")
+def chosen(evidence):
+    """method -> its selection, made once for all the tests of a network."""
+    found = {}
+
+    def get(method):
+        if method not in found:
+            found[method] = load(method).init(evidence)
+        return found[method]
+
+    return get
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_selection_is_a_mask_of_the_base(method, evidence):
-    selection = select(method, evidence, **tiny(method))
+def test_a_selection_is_a_mask_of_the_base(method, evidence, chosen):
+    selection = chosen(method)
     for mask in [selection.mask, selection.extras]:
         if mask is None:
             continue
@@ -69,8 +98,8 @@ def test_a_selection_is_a_mask_of_the_base(method, evidence):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_selection_adds_arrays_beside_the_base_or_none(method, evidence):
-    selection = select(method, evidence, **tiny(method))
+def test_a_selection_adds_arrays_beside_the_base_or_none(method, evidence, chosen):
+    selection = chosen(method)
     added = selection.additive
     assert (added is not None) == (method in ADDITIVE)
     if added is None:
@@ -88,20 +117,85 @@ def test_a_selection_adds_arrays_beside_the_base_or_none(method, evidence):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_selection_is_the_same_for_the_same_seed(method, evidence):
-    one, two = (select(method, evidence, **tiny(method)) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, one.mask, two.mask)
+def test_a_selection_is_the_same_for_the_same_seed(method, evidence, chosen):
+    one, two = chosen(method), load(method).init(evidence)
+    for part in ("mask", "extras", "memory", "reach", "values"):
+        both = getattr(one, part), getattr(two, part)
+        assert jax.tree.structure(both[0]) == jax.tree.structure(both[1])
+        jax.tree.map(np.testing.assert_array_equal, *both)
     if method in ADDITIVE:
         old, new = one.additive.values, two.additive.values
         jax.tree.map(np.testing.assert_array_equal, old, new)
 
 
-@pytest.mark.parametrize("method", MINE)
-def test_a_static_method_holds_still(method, evidence):
-    selector = names.load("methods", {"name": method, **tiny(method)})
-    selection = selector.init(evidence)
-    grads = jax.tree.map(jnp.ones_like, evidence.params)
-    assert selector.update(grads, selection, jnp.int32(3)) is selection
+@pytest.mark.parametrize("method", STATIC)
+def test_a_static_method_holds_still(method):
+    selection = Selection({"a": np.True_})
+    moved = load(method).update(Seen(jnp.int32(3), {}, {}), selection)
+    assert moved.selection is selection
+    assert moved.grads is None and moved.seeds is None
+
+
+def begun(method, evidence, selection):
+    """The rule, the values and the masks of a run of a moving method."""
+    selector, variables = load(method), Variables(evidence.params, {})
+    plan = plans.make(variables, evidence.blocks, selection, moves=True)
+    rule = rules.make(selector, optimizer.make(), plan)
+    flat = trees.flatten(evidence.params)
+    leaves = {path: jnp.asarray(flat[path]) for path in plan.places}
+    state = moving.begin(rule, plan.values, leaves, plan.moving, plan.memory)
+    return plan.values, leaves, jax.tree.map(jnp.asarray, state)
+
+
+@pytest.mark.parametrize("method", MOVING)
+def test_a_moving_mask_keeps_its_form_and_its_reach(method, evidence, chosen):
+    """As traced, with a step that is not known: so it is in every step."""
+    values, leaves, state = begun(method, evidence, chosen(method))
+    given = seen_at(0, values, leaves, state), Selection(state.mask, memory=state.memory)
+    moved = jax.eval_shape(load(method).update, *given)
+    forms = jax.eval_shape(lambda selection: selection, given[1])
+    assert moved.selection == forms
+    reach = set() if state.base else paths(chosen(method).reach or {})
+    flat = trees.flatten(evidence.params)
+    for path, what in forms.mask.items():
+        if path in state.base:
+            assert (what.dtype, what.ndim) == (np.int32, 1)
+            continue
+        assert path in reach and what.dtype == bool
+        assert what.shape in ((), np.shape(flat[path]))
+    for path, grad in (moved.grads or {}).items():
+        assert grad.shape == np.shape(given[0].grads[path])
+
+
+@pytest.mark.parametrize("evidence", ["mlp"], indirect=True)
+@pytest.mark.parametrize("method", MOVING)
+def test_a_moving_mask_moves_within_its_reach(method, evidence, chosen):
+    selection, flat = chosen(method), trees.flatten(evidence.params)
+    values, leaves, state = begun(method, evidence, selection)
+    update, moves = jax.jit(load(method).update), 0
+    now = Selection(state.mask, memory=state.memory)
+    for step in range(STEPS):
+        after = update(seen_at(step, values, leaves, state), now).selection
+        pairs = zip(jax.tree.leaves(now), jax.tree.leaves(after), strict=True)
+        moves += sum(bool((a != b).any()) for a, b in pairs)
+        now = after
+        for path in state.base:
+            where = np.asarray(now.mask[path])
+            assert (np.diff(where) > 0).all()  # sorted, and none of them twice
+            assert 0 <= where[0] and where[-1] < flat[path].size
+            assert len(where) == full(evidence, selection.mask)[path].sum()
+    assert update._cache_size() == 1
+    assert moves  # else the method would be static
+
+
+def seen_at(step, values, leaves, state):
+    """A step with random gradients, whole ones of leaves that move as positions."""
+    rng = np.random.default_rng(step)
+    grads = {
+        path: jnp.asarray(rng.normal(size=np.shape(x)), jnp.float32)
+        for path, x in {**values, **leaves}.items()
+    }
+    return Seen(jnp.int32(step), values, grads, leaves, state.base)
 
 
 def test_full_and_head_are_everything_and_nothing(evidence):

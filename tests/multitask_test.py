@@ -1,11 +1,11 @@
 """A server of many tasks answers as separate models do, for the cost of one trunk."""
 
 import functools
-import importlib
 import re
 from types import SimpleNamespace
 
 import jax
+import noise
 import numpy as np
 import pytest
 from bench_test import counted
@@ -34,11 +34,6 @@ def tune(backbone, base, classes, *parts):
     return Variables({**params, "head": head}, stats)
 
 
-def images_of(backbone, count):
-    shape = (count, *backbone.input_shape)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
 def alone(backbone, variables, images):
     """What a separate model answers; the base, features."""
     params, stats = variables
@@ -60,8 +55,7 @@ def close(found, expected):
 
 def serve(name):
     """A network, a base and tasks of every kind of fork."""
-    module = importlib.import_module(f"subtune_jax.backbones.{name}")
-    backbone = module.make(**module.TINY)
+    backbone = noise.network(name)
     base = backbone.load()
     first, late, later = (backbone.blocks[number] for number in (0, -3, -2))
     tuned = {
@@ -73,7 +67,7 @@ def serve(name):
         "statistics": tune(backbone, base, 6, "/mean", "/var"),
         "head": tune(backbone, base, 7),
     }
-    images = images_of(backbone, 11)
+    images = noise.raw(backbone, 11)
     whole = {**tuned, "base": base}
     expected = {name: alone(backbone, each, images) for name, each in whole.items()}
     server = multitask.join(backbone, base, tuned, **SIZES)
@@ -246,7 +240,7 @@ def test_the_trunk_runs_once_and_each_task_from_its_fork(served, asked):
 
     def needed(name, rows, *ends):
         shape = (rows, *backbone.input_shape)
-        x = jax.ShapeDtypeStruct(shape, np.uint8)
+        x = jax.ShapeDtypeStruct(shape, served.images.dtype)
         if ends[0] is not None:
             above = program.segment(backbone, None, ends[0])
             x = jax.eval_shape(above, served.tuned[name], x)

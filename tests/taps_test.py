@@ -1,11 +1,11 @@
 """Sparse gradients: those of the whole tree at the selected places, on any model."""
 
 import functools
-import importlib
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import noise
 import numpy as np
 import pytest
 from flax import nnx
@@ -79,11 +79,9 @@ def compare(loss, params, positions, whole=()):
 
 @functools.cache
 def tiny(name):
-    module = importlib.import_module(f"subtune_jax.backbones.{name}")
-    backbone = module.make(**module.TINY)
+    backbone = noise.network(name)
     variables = jax.jit(backbone.init, static_argnums=1)(jax.random.key(0), 3)
-    x = np.random.default_rng(0).normal(size=(4, *backbone.input_shape))
-    x = x.astype(np.float32)
+    x = noise.entering(backbone, 4)
 
     def loss(params):
         return jnp.sum(jnp.square(backbone.apply(params, variables.stats, x)[0]))

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from subtune_jax import dense, fetch, images, names
+from subtune_jax import dense, fetch, images, losses, names, text_tasks
 from subtune_jax.fetch.assets import ASSETS
 from subtune_jax.tasks import openclipart
 
@@ -19,9 +19,23 @@ PREPARED = {
     "tfds_masks",
     "vtab",
     "fgvc",
+    "glue",
+    "transfer",
 }  # need a data set that TFDS prepared: a mock here
-DISTINCT = {"elpv", "emoji", "openclipart"}  # have no image twice
+DISTINCT = {"elpv", "emoji", "openclipart", "movie_sentiment"}  # have nothing twice
 MOST = 3000  # images read of one split
+TEXTS = {
+    "glue",
+    "movie_sentiment",
+    "newsgroups20",
+    "reuters_r8",
+    "text_file",
+    "transfer",
+}
+REGRESSIONS = [
+    ("glue", {"dataset": "stsb", "validation_examples": 2}),
+    ("movie_sentiment", {"regression": True}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +57,28 @@ def flowers(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make(flowers):
-    def load(name):
+def sayings(tmp_path_factory):
+    """Your own texts in a file: 20 of each of two kinds."""
+    file = tmp_path_factory.mktemp("sayings") / "sayings.tsv"
+    rows = [
+        f"saying {number}\t{'wise' if number % 2 else 'dull'}" for number in range(40)
+    ]
+    file.write_text("\n".join(["text\tlabel", *rows]))
+    return file
+
+
+@pytest.fixture(scope="module")
+def make(flowers, sayings):
+    def load(name, **more):
         if name in ASSETS and fetch.cached(name) is None:
             pytest.skip(f"{name} is not here; `python -m subtune_jax.fetch {name}`")
         if name == "digits":
             pytest.importorskip("sklearn")
         module = importlib.import_module(f"subtune_jax.tasks.{name}")
         own = {"folder": flowers, "folder_masks": flowers / "masked"}
+        own["text_file"] = sayings
         arguments = {"path": str(own[name])} if name in own else {}
-        arguments |= getattr(module, "TINY", {})
+        arguments |= getattr(module, "TINY", {}) | more
         with tfds.testing.mock_data(num_examples=8):
             return names.load("tasks", {"name": name, **arguments})
 
@@ -71,7 +97,7 @@ def parts(task):
 @pytest.mark.parametrize("name", ALL)
 def test_the_parts_have_examples_of_every_class_and_no_other(name, task_of):
     task = task_of(name)
-    assert task.name == name
+    assert task.name == name and not task.regression
     assert len(set(task.classes)) == len(task.classes) > 1
     for split in parts(task):
         assert split.labels.dtype == np.int32 and split.labels.ndim == 1
@@ -83,29 +109,49 @@ def test_the_parts_have_examples_of_every_class_and_no_other(name, task_of):
             assert classes - {dense.IGNORED} == set(range(len(task.classes)))
 
 
+@pytest.mark.parametrize("name, arguments", REGRESSIONS)
+def test_a_regression_has_finite_numbers_and_one_name(name, arguments, make):
+    task = make(name, **arguments)
+    assert task.name == name and task.regression
+    assert len(task.classes) == 1 and task.loss is losses.squared
+    for split in parts(task):
+        assert split.labels.dtype == np.float32 and split.labels.ndim == 1
+        assert np.isfinite(split.labels).all() and len(set(split.labels.tolist())) > 1
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_arguments_make_the_same_task(name, task_of, make):
     for one, two in zip(parts(task_of(name)), parts(make(name)), strict=True):
         np.testing.assert_array_equal(one.labels, two.labels)
         for index in (0, len(one.labels) - 1, 0):
-            np.testing.assert_array_equal(
-                one.read(index)["image"], two.read(index)["image"]
-            )
+            first, second = one.read(index), two.read(index)
+            assert first.keys() == second.keys()
+            for key in first:
+                np.testing.assert_array_equal(first[key], second[key])
+
+
+def content(name, example):
+    """What identifies a good example: the pixels of an image, or all its texts."""
+    if name in TEXTS:
+        assert list(example) in (["text"], ["text", "pair"])
+        for text in example.values():
+            assert type(text) is str and text.encode("utf-8").decode("utf-8") == text
+        return text_tasks.content(example)
+    image = example["image"]
+    assert list(example) == ["image"]
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    return images.digest(image)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_images_are_colour_and_in_one_part_only(name, task_of):
+def test_images_are_colour_texts_are_strings_and_in_one_part_only(name, task_of):
     found, read = [], 0
     for split in parts(task_of(name)):
-        read += min(MOST, len(split.labels))
-        digests = set()
-        for index in range(min(MOST, len(split.labels))):
-            image = split.read(index)["image"]
-            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-            digests.add(images.digest(image))
-        found.append(digests)
+        count = len(split.labels) if name in TEXTS else min(MOST, len(split.labels))
+        read += count
+        found.append({content(name, split.read(index)) for index in range(count)})
     if name in PREPARED:
-        return  # the mock hands out the same images for any slice
+        return  # the mock hands out the same examples for any slice
     for one in range(3):
         for other in range(one):
             assert not found[one] & found[other]
@@ -120,6 +166,9 @@ SIZES = {  # in the three parts together, and all that there are
     "openclipart": (788, 8),
     "mnist5k": (5000, 10),
     "digits": (1797, 10),
+    "movie_sentiment": (10_566, 2),
+    "reuters_r8": (7604, 8),
+    "newsgroups20": (18_790, 20),
 }
 
 

@@ -47,9 +47,10 @@ def environment(devices=1):
     return {**os.environ, "XLA_FLAGS": flags}
 
 
-def spawn(config, workdir, *more, devices=1):
+def spawn(config, workdir, *more, devices=1, report=False):
     arguments = [sys.executable, "-m", "subtune_jax.train"]
     arguments += command(config, workdir, *more)
+    arguments += [] if report else ["--config.report=False"]  # which takes seconds
     return subprocess.Popen(
         arguments,
         env=environment(devices),
@@ -63,7 +64,7 @@ def spawn(config, workdir, *more, devices=1):
 def finished(config, tmp_path_factory):
     """An uninterrupted run: its workdir and what it printed."""
     workdir = tmp_path_factory.mktemp("finished")
-    process = spawn(config, workdir)
+    process = spawn(config, workdir, report=True)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return workdir, out, err

@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import noise
 import numpy as np
 import pytest
 
@@ -33,7 +34,7 @@ def small(network="mlp", devices_=1, **more):
     """A setup of a tiny network on drawn scenes."""
     tiny = importlib.import_module(f"subtune_jax.backbones.{network}").TINY
     given = {
-        "task": {"name": "structured", "examples": 90, "image_size": 32},
+        "task": noise.task(network, 90, 32),
         "backbone": {"name": network, **tiny},
         "method": {"name": "head"},
         "optimizer": {

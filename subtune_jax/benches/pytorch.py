@@ -1,7 +1,12 @@
 """The usual PyTorch way beside ours: dense gradients, masked, and a dense Adam.
 
-The network is the config's ViT with its weights, on the same batch; the mask is one
-random input of each neuron, biases and LayerScale besides, as GPS trains them.
+The network is the config's, a ViT or a BERT, with its weights, on the first batch of
+training; of texts both are given the same padding. The mask is one random input of each
+neuron, all biases but those of norms, and LayerScale, as GPS trains them. PyTorch is as
+it comes: eager, its default Adam or AdamW, as many threads as it takes.
+
+Both run in one process, which keeps the memory that is freed (`memory.keep`). PyTorch
+profits by that too: by itself it would be somewhat slower than it is here.
 """
 
 import importlib.util
@@ -11,18 +16,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import augment, evidence, masks, measure, trees
-from subtune_jax.backbones.vit import VARIANTS
+from subtune_jax import augment, data, evidence, inputs, masks, measure, setup, trees
 from subtune_jax.benches import method
 from subtune_jax.benches.sparse import FORMS
 from subtune_jax.contracts import Mask
 from subtune_jax.methods import full, random
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
+from subtune_jax.torch_networks import bert, vit
 
 ABSENT = "torch is not installed: pip install subtune-jax[bench]"
-OTHER = "only for vit, a variant by name"
-LIMIT = 0.65
+OTHER = "only for vit and bert in float32, of classes, no dropout, by adam or adamw"
+NETWORKS = {"bert": bert, "vit": vit}
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
+PAIRS = {"gps_k1": "torch_masked", "full": "torch_full"}
+LIMITS = {"vit": {"gps_k1": 0.65}, "bert": {"gps_k1": 0.65, "full": 1.0}}
 
 
 def run(made: Setup, repeats: int) -> dict[str, Any]:
@@ -31,14 +39,12 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     Returns:
       `milliseconds`: of `gps_k1`, `full`, `torch_masked` and `torch_full`; `ratios`:
       `gps_k1` by `torch_masked` and `full` by `torch_full`, in the same turns;
-      `difference`: the largest of the two networks' logits; `checks`. Only `reason`,
-      without PyTorch or a ViT.
+      `shape` of the batch; `difference`: the largest of the two networks' logits;
+      `checks`. Only `reason` and no checks where there is nothing to compare.
     """
-    variant = made.settings["backbone"].get("variant")
-    if importlib.util.find_spec("torch") is None:
-        return {"reason": ABSENT, "checks": []}
-    if made.backbone.name != "vit" or variant not in VARIANTS:
-        return {"reason": OTHER, "checks": []}
+    reason = _reason(made)
+    if reason is not None:
+        return {"reason": reason, "checks": []}
     made = made._replace(augment=augment.NONE)
     given = evidence.make(made)
     chosen = {
@@ -50,22 +56,44 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     for name, selection in chosen.items():
         one = method.assemble(made, method.plan_of(made, selection), cached=False)
         steps[name] = method.stepping(one, states, name)
-        steps[f"torch_{name}"] = _stepping(made, one.plan.mask)
-    seconds = measure.by_turns(steps, repeats)
+        steps[PAIRS[name]] = _stepping(made, one.plan.mask)
+    found = _compared(measure.by_turns(steps, repeats), LIMITS[made.backbone.name])
+    shape = list(_batch(made)[0].shape)
+    return {**found, "shape": shape, "difference": _difference(made)}
+
+
+def _compared(
+    seconds: dict[str, list[float]], limits: dict[str, float]
+) -> dict[str, Any]:
+    """`milliseconds`, `ratios` and `checks`."""
+    names = {mine: f"{mine} by {theirs}" for mine, theirs in PAIRS.items()}
     ratios = {
-        f"{name} by PyTorch": measure.ratio(seconds[name], seconds[f"torch_{name}"])
-        for name in chosen
+        names[mine]: measure.ratio(seconds[mine], seconds[theirs])
+        for mine, theirs in PAIRS.items()
     }
-    value = ratios["gps_k1 by PyTorch"]["median"]
+    medians = {mine: ratios[name]["median"] for mine, name in names.items()}
     return {
         "milliseconds": {
             name: {k: 1e3 * v for k, v in measure.spread(some).items()}
             for name, some in seconds.items()
         },
         "ratios": ratios,
-        "difference": _difference(made),
-        "checks": [measure.check("K=1: time by PyTorch, masked Adam", value, LIMIT)],
+        "checks": [
+            measure.check(f"time: {names[mine]}", medians[mine], limit)
+            for mine, limit in limits.items()
+        ],
     }
+
+
+def _reason(made: Setup) -> str | None:
+    """Why there is nothing to compare; None where there is."""
+    if importlib.util.find_spec("torch") is None:
+        return ABSENT
+    usual = made.backbone.name in NETWORKS and not made.backbone.drops
+    usual &= not made.task.dense and not made.task.regression
+    usual &= made.settings["dtype"] == "float32"
+    usual &= made.settings["optimizer"]["name"] in OPTIMIZERS
+    return None if usual else OTHER
 
 
 def _stepping(made: Setup, mask: Mask) -> Callable[[], None]:
@@ -82,13 +110,18 @@ def _stepping(made: Setup, mask: Mask) -> Callable[[], None]:
     trained = [params[path] for path, flag in flags.items() if np.any(flag)]
     for param in trained:
         param.requires_grad_()
-    adam = torch.optim.Adam(trained, lr=1e-4)
-    images, labels = _batch(made)
-    clip = made.settings["optimizer"]["clip_norm"]
+    chosen = made.settings["optimizer"]
+    optimizer = getattr(torch.optim, OPTIMIZERS[chosen["name"]])
+    rate, decay, clip = (
+        chosen[key] for key in ("learning_rate", "weight_decay", "clip_norm")
+    )
+    adam = optimizer(trained, lr=rate, weight_decay=decay)
+    x, labels = (torch.tensor(array) for array in _batch(made))
+    forward = NETWORKS[made.backbone.name].logits
 
     def step() -> None:
         adam.zero_grad()
-        logits = _logits(made, params, images)
+        logits = forward(made, params, x)
         torch.nn.functional.cross_entropy(logits, labels).backward()
         for param, flag in partial:
             if param.grad is not None:
@@ -107,62 +140,24 @@ def _parameters(made: Setup) -> dict[str, Any]:
     return {path: torch.tensor(np.asarray(leaf)) for path, leaf in flat.items()}
 
 
-def _batch(made: Setup) -> tuple[Any, Any]:
-    """The first images `[B, H, W, 3]`, normalised, and their labels."""
-    import torch
-
-    where = np.arange(made.settings["batch_size"]) % len(made.train.labels)
-    images = made.train.read(where).astype(np.float32)
-    mean, std = (np.asarray(x, np.float32) for x in made.backbone.normalize)
-    labels = torch.tensor(made.train.labels[where], dtype=torch.int64)
-    return torch.tensor((images - mean) / std), labels
+def _batch(made: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """What the first step sees: the first block's input, and int64 labels `[B]`."""
+    rows = setup.batch_rows(made)
+    feed = data.training(made.train, rows, made.settings["seed"])
+    resident: Any = feed.resident
+    piece: Any = next(feed.pieces(0, 1))
+    found: Any = inputs.lookup(resident, piece)
+    x, labels = (each[: rows.batch_size] for each in found)
+    return np.array(inputs.normalize(made.backbone, x)), labels.astype(np.int64)
 
 
 def _difference(made: Setup) -> float:
     import torch
 
-    images, _ = _batch(made)
+    x, _ = _batch(made)
+    forward = NETWORKS[made.backbone.name].logits
     with torch.no_grad():
-        theirs = _logits(made, _parameters(made), images).numpy()
+        theirs = forward(made, _parameters(made), torch.tensor(x)).numpy()
     apply, stats = jax.jit(made.backbone.apply), made.variables.stats
-    ours = apply(made.variables.params, stats, images.numpy())[0]
+    ours = apply(made.variables.params, stats, x)[0]
     return float(np.abs(np.asarray(ours) - theirs).max())
-
-
-def _logits(made: Setup, params: dict[str, Any], x: Any) -> Any:
-    import torch
-    import torch.nn.functional as F  # noqa: N812
-
-    shape = VARIANTS[made.settings["backbone"]["variant"]]
-
-    def dense(x: Any, path: str) -> Any:
-        return F.linear(x, params[f"{path}/kernel"].T, params[f"{path}/bias"])
-
-    def norm(x: Any, path: str) -> Any:
-        weights = params[f"{path}/scale"], params[f"{path}/bias"]
-        return F.layer_norm(x, (shape.width,), *weights, EPSILON)
-
-    def heads(x: Any) -> Any:
-        return x.unflatten(2, (shape.heads, -1)).transpose(1, 2)
-
-    kernel = params["embed/kernel"].permute(3, 2, 0, 1)
-    x = F.conv2d(x.permute(0, 3, 1, 2), kernel, params["embed/bias"], shape.patch)
-    x = x.flatten(2).transpose(1, 2)
-    first = params["embed/token"].expand(len(x), 1, -1)
-    x = torch.cat([first, x], 1) + params["embed/position"]
-    for block in made.backbone.blocks[1:-2]:
-        y = norm(x, f"{block}/norm1")
-        parts = [
-            heads(dense(y, f"{block}/attn/{n}")) for n in ("query", "key", "value")
-        ]
-        y = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
-        y = dense(y, f"{block}/attn/out")
-        x = x + y * params.get(f"{block}/scale1", 1.0)
-        y = dense(
-            F.gelu(dense(norm(x, f"{block}/norm2"), f"{block}/fc1")), f"{block}/fc2"
-        )
-        x = x + y * params.get(f"{block}/scale2", 1.0)
-    return dense(norm(x[:, 0], "norm"), "head")
-
-
-EPSILON = 1e-6  # of the layer norms of every layout that the ViT knows

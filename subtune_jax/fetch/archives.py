@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+# What is raised for archives that are cut off or damaged.
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
 Member = tuple[str, str | None, IO[bytes] | None]  # name; target of a link, or content
 
 
@@ -40,6 +43,29 @@ def extract(archive: Path, root: str, keep: str, folder: Path) -> None:
         file = folder / link
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / _follow(links, target), file)
+
+
+def read(archive: Path, name: str, most: int) -> bytes:
+    """The content of the one file `name` of an archive, in memory.
+
+    For archives inside packages, which `extract` keeps as they are.
+
+    Raises:
+      ValueError: the archive is damaged, has no such file, or the file is larger than
+        `most` bytes.
+    """
+    try:
+        for member, _, content in _members(archive):
+            if member == name and content is not None:
+                with content:
+                    found = content.read(most + 1)
+                if len(found) > most:
+                    raise ValueError(f"{archive}: {name} has more than {most} bytes")
+                return found
+    except BROKEN as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"cannot read {archive}: {said}") from error
+    raise ValueError(f"{archive} has no file {name}")
 
 
 def _below(root: str, name: str) -> str | None:

@@ -4,6 +4,8 @@
     multitask.everything(server, images)  # {"moths": logits [B, C], ...}
     multitask.mixed(server, images, ["moths", "base", ...])  # one answer an image
 
+Texts go where images are named, as tokens: `backbone.encode([{"text": "..."}, ...])`.
+
 A leaf that some task changes is kept once for each of those tasks, everything else
 once. The program runs the base up to the first block that a task changes, its fork,
 once for all, and each task's own blocks from there on. Which rows are meant for which
@@ -70,7 +72,8 @@ def join(
       tile: rows that are run together for one task. Of a mixed batch, the rows of
         each task are padded to whole tiles.
       batch: rows that are run together, a multiple of `tile`. Longer batches are cut;
-        shorter ones are padded to `tile` times a power of two, a program for each.
+        shorter ones are padded to `tile` times a power of two, a program for each, and
+        of texts for each of the backbone's lengths.
 
     Raises:
       ValueError: there is no task, or one is called "base", has no head or does not

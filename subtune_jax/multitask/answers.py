@@ -17,7 +17,8 @@ def everything(
 
     Args:
       server: the tasks.
-      images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`.
+      images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`; of texts
+        what its `encode` returns, int32 `[B, L, 2]`, any L that holds them.
       names: the tasks to ask, all by default; `"base"` for the features `[B, D]`.
 
     Raises:
@@ -34,7 +35,8 @@ def mixed(server: Server, images: np.ndarray, names: Sequence[str]) -> list[np.n
 
     Args:
       server: the tasks.
-      images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`.
+      images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`; of texts
+        what its `encode` returns, int32 `[B, L, 2]`, any L that holds them.
       names: the task of each image; `"base"` for the features `[D]`.
 
     Raises:
@@ -77,8 +79,7 @@ def _batch(
     size = sizes.tile
     while size < len(images):
         size = min(2 * size, sizes.batch)
-    padded = np.zeros((size, *images.shape[1:]), np.uint8)
-    padded[: len(images)] = images
+    padded = _padded(server, images, size)
     tiles, places = program.plan(server, rows, size)
     given = server.base, server.stacks.leaves, padded, tiles
     logits, features = map(np.asarray, server.layout.answer(*given))
@@ -89,8 +90,37 @@ def _batch(
     return found
 
 
+def _padded(server: Server, images: np.ndarray, size: int) -> np.ndarray:
+    """`size` rows; texts as long as the least of the network's lengths that holds them.
+
+    So each of these lengths has a program of its own, and no other length has.
+    """
+    shape = images.shape[1:]
+    if lengths := server.layout.backbone.lengths:
+        longest = _longest(images)
+        shape = (next(each for each in lengths if each >= longest), 2)
+        images = images[:, : shape[0]]
+    padded = np.zeros((size, *shape), images.dtype)
+    padded[tuple(slice(count) for count in images.shape)] = images
+    return padded
+
+
+def _longest(tokens: np.ndarray) -> int:
+    """Tokens of the longest text."""
+    return int(np.count_nonzero(tokens[..., 1], axis=1).max(initial=0))
+
+
 def _refuse_images(server: Server, images: np.ndarray) -> None:
-    shape = server.layout.backbone.input_shape
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
-        given = f"images are {images.dtype} {list(images.shape)}"
-        raise ValueError(f"{given}; there are uint8 [B, {', '.join(map(str, shape))}]")
+    backbone = server.layout.backbone
+    shape: tuple[str | int, ...] = backbone.input_shape
+    what, kind, fits = "images", np.uint8, images.shape[1:] == shape
+    if backbone.encode is not None:
+        what, kind, shape = "texts", np.int32, ("L", 2)
+        fits = images.ndim == 3 and images.shape[2] == 2
+    if images.dtype != kind or not fits:
+        given = f"{what} are {images.dtype} {list(images.shape)}"
+        there = f"{np.dtype(kind)} [B, {', '.join(map(str, shape))}]"
+        raise ValueError(f"{given}; there are {there}")
+    if backbone.lengths and _longest(images) > backbone.lengths[-1]:
+        given = f"a text of {_longest(images)} tokens"
+        raise ValueError(f"{given}; backbone {backbone.name} takes {backbone.lengths[-1]}")

@@ -19,11 +19,12 @@ def count(server: Server, asked: Mapping[str, np.ndarray], size: int) -> float:
     Args:
       server: the tasks.
       asked: as in `program.plan`: one task at least, and not the base.
-      size: images of the batch, as many as need no padding.
+      size: images of the batch, as many as need no padding; texts as long as can be.
     """
     layout, base = server.layout, server.base
     tiles, _ = program.plan(server, asked, size)
-    images = jax.ShapeDtypeStruct((size, *layout.backbone.input_shape), np.uint8)
+    kind = np.uint8 if layout.backbone.encode is None else np.int32
+    images = jax.ShapeDtypeStruct((size, *layout.backbone.input_shape), kind)
     given = base, server.stacks.leaves, images, tiles
     # This counts loops as nothing, and the base down to the head, asked or not ...
     total = costs.needed(layout.answer, *given).forward

@@ -59,9 +59,9 @@ def make(
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The compiled `(base, stacks, images, tiles) -> (logits, features)`.
 
-    `base` and `stacks` are leaves by path, images `[B, H, W, 3]`. Logits are
-    `[T, tile, classes]`, zero where no tile was run; features are what enters the head
-    `[B, D]`, zero where nobody asked.
+    `base` and `stacks` are leaves by path, images `[B, H, W, 3]`, or tokens
+    `[B, L, 2]`. Logits are `[T, tile, classes]`, zero where no tile was run; features
+    are what enters the head `[B, D]`, zero where nobody asked.
     """
     starts = (None, *forks[:-1])
     trunk = [segment(backbone, *ends) for ends in zip(starts, forks, strict=True)]

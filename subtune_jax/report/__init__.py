@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.report import masks, pictures, themes
+from subtune_jax.report import masks, numbers, pictures, texts, themes
 from subtune_jax.report import page as report_page
 from subtune_jax.report.page import Panel
 from subtune_jax.report.themes import LIGHT
@@ -29,10 +29,12 @@ def write(
       result: of `result.json`; `linear_probe: {"test"}` is compared when it is there.
       records: of `metrics.jsonl`; may be empty.
       shares: block -> (parameters selected, parameters), input to output.
-      confusion: `[C, C]` counts on the test split, rows are the truth.
+      confusion: `[C, C]` counts on the test split, rows are the truth; of a regression
+        floats `[N, 2]`, truth and prediction of each example.
       classes: C names.
       mistakes: `{"image": uint8 [H, W, 3], "truth", "guess", "probability"}` each; up
-        to eight are shown.
+        to eight are shown. Of texts `"text"`, and of pairs `"pair"`, for `"image"`;
+        of a regression `probability` is None.
       worst: of a dense task, shown instead: `{"image": uint8 [H, W, 3], "truth",
         "guess": uint8 [H, W], "metric"}` each; up to six.
     """
@@ -49,18 +51,34 @@ def write(
             "Trained share of each block",
             max(4.2, 1 + 0.19 * len(shares)),
         ),
-        Panel(
-            lambda f, t: pictures.confusion(f, confusion, classes, t),
-            "Confusion matrix of the test split",
-            5.6,
-        ),
+        _answers(confusion, classes),
         _examples(mistakes, worst, len(classes), metric),
     ]
     page, overview = Path(workdir) / "report.html", Path(workdir) / "report.png"
     overview.write_bytes(_overview(panels, result))
     wrong = _confusions(confusion, classes)
-    page.write_text(report_page.html(panels, result, headline(result), wrong))
+    html = report_page.html(panels, result, headline(result), wrong)
+    page.write_text(html, "utf-8")
     return page, overview
+
+
+def _answers(confusion: np.ndarray, classes: Sequence[str]) -> Panel:
+    if _numbers(confusion):
+        return Panel(
+            lambda f, t: numbers.pairs(f, confusion, classes[0], t),
+            "Predictions on the test split against the truth",
+            5.6,
+        )
+    return Panel(
+        lambda f, t: pictures.confusion(f, confusion, classes, t),
+        "Confusion matrix of the test split",
+        5.6,
+    )
+
+
+def _numbers(confusion: np.ndarray) -> bool:
+    """Are these the answers of a regression?"""
+    return np.issubdtype(np.asarray(confusion).dtype, np.floating)
 
 
 def _examples(
@@ -75,9 +93,18 @@ def _examples(
             f"Images of the lowest {metric}: image, truth and guess",
             5.6,
         )
+    measured = any(example["probability"] is None for example in mistakes)
+    if any("text" in example for example in mistakes):
+        wrong = "the largest errors" if measured else "mistakes: guess and probability"
+        return Panel(
+            lambda f, t: texts.draw(f, mistakes, wrong, t),
+            "Texts that were classified wrongly",
+            4.2,
+            texts.table(mistakes, wrong),
+        )
     return Panel(
         lambda f, t: pictures.mistakes(f, mistakes, t),
-        "Images that were classified wrongly",
+        f"Images {'of the largest errors' if measured else 'that were classified wrongly'}",
         4.2,
     )
 
@@ -129,6 +156,8 @@ def _overview(panels: Sequence[Panel], result: Mapping[str, Any]) -> bytes:
 
 def _confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[tuple]:
     """The five largest off-diagonal counts: (truth, guess, count)."""
+    if _numbers(matrix):
+        return []
     wrong = np.array(matrix).reshape(len(classes), len(classes))
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:5]

@@ -31,16 +31,25 @@ figure { margin: 0 } img { max-width: 100%; height: auto }
 table { border-collapse: collapse; width: 100%; font-size: .92rem }
 td { border-top: 1px solid var(--line); padding: .3rem .6rem .3rem 0 }
 td:last-child { text-align: right; font-variant-numeric: tabular-nums }
+table.texts td { text-align: left; overflow-wrap: anywhere }
 pre { background: var(--card); padding: 1rem; overflow: auto; font-size: .85rem }
 """
 
 
 class Panel(NamedTuple):
-    """One picture: what is drawn, its words for those who cannot see it, its size."""
+    """One picture: what is drawn, its words for those who cannot see it, its size.
+
+    Attributes:
+      draw: into a (sub)figure.
+      words: what it shows.
+      height: in inches.
+      markup: HTML that the page has instead of the picture; None for the picture.
+    """
 
     draw: Callable[[FigureBase, Theme], None]
     words: str
     height: float
+    markup: str | None = None
 
 
 def html(
@@ -82,6 +91,8 @@ def html(
 
 
 def _figure(panel: Panel) -> str:
+    if panel.markup is not None:
+        return panel.markup
     sources = []
     for theme in (DARK, LIGHT):
         figure = themes.canvas(6.4, panel.height, theme)

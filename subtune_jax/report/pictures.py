@@ -139,7 +139,7 @@ def mistakes(
     examples: Sequence[Mapping[str, Any]],
     theme: Theme = themes.LIGHT,
 ) -> None:
-    """Up to eight wrongly classified images: truth, guess and its probability."""
+    """Up to eight images that were got wrong: truth, guess and its probability."""
     examples = list(examples)[:8]
     if not examples:
         themes.say(figure, "no mistakes to show", theme)
@@ -151,15 +151,17 @@ def mistakes(
         axes.set_axis_off()
     for axes, example in zip(grid, examples, strict=False):
         axes.imshow(np.asarray(example["image"]), interpolation="nearest")
-        guess = f"{themes.cut(example['guess'], 16)}  {example['probability']:.2f}"
+        odds = example["probability"]
+        guess = themes.cut(example["guess"], 16)
+        guess += "" if odds is None else f"  {odds:.2f}"
         axes.set_title(guess, fontsize=9, color=theme.validation, pad=4)
         axes.text(
             0.5, -0.04, f"is {themes.cut(example['truth'], 18)}", ha="center", va="top",
             transform=axes.transAxes, fontsize=9, color=theme.ink,
         )  # fmt: skip
-    figure.suptitle(
-        "mistakes: guess and its probability", x=0.01, ha="left", **themes.title(theme)
-    )
+    measured = any(example["probability"] is None for example in examples)
+    heading = "the largest errors" if measured else "mistakes: guess and its probability"
+    figure.suptitle(heading, x=0.01, ha="left", **themes.title(theme))
 
 
 def _points(

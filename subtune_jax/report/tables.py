@@ -46,6 +46,8 @@ def _training_cells(row: Row) -> list[str]:
         row["method"],
         f"{row['mean']:.3f} ± {row['std']:.3f}",
         f"{min(row['values']):.3f}",
+        "" if "failed" not in row else f"{row['failed']:.0%}",
+        "" if "drift" not in row else f"{row['drift']:.3f}",
         *(f"{row[key]:,.0f}" for key in COUNTS),
         f"{row['optimizer_bytes'] / 1e3:,.0f}",
         f"{row['step_seconds'] * 1e3:,.1f}",
@@ -59,8 +61,8 @@ SEARCHES = (
     "search: trainings", "steps", "Tflop", "seconds",
 )  # fmt: skip
 TRAININGS = (
-    "method", "test", "worst", "selected", "extras", "head", "optimiser kB", "step ms",
-    "rate",
+    "method", "test", "worst", "failed", "drift", "selected", "extras", "head",
+    "optimiser kB", "step ms", "rate",
 )  # fmt: skip
 
 

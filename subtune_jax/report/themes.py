@@ -3,9 +3,11 @@
 Figures are made through matplotlib's objects; nothing touches pyplot's state.
 """
 
+import functools
 import io
 from typing import Any, NamedTuple
 
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
@@ -78,7 +80,16 @@ def cut(text: Any, length: int) -> str:
     text, half = str(text), length // 2
     if len(text) > length:
         text = f"{text[:half]}…{text[half - length + 1 :]}"
+    # A letter that the type face lacks would be a warning, and a box in any case.
+    text = "".join(x if ord(x) in _letters() else "□" for x in text)
     return text.replace("$", r"\$")  # matplotlib would read $...$ as mathematics
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Numbers of the letters that pictures can show."""
+    face = font_manager.findfont(font_manager.FontProperties())
+    return frozenset(font_manager.get_font(face).get_charmap())
 
 
 def short(count: int) -> str:

@@ -1,0 +1,35 @@
+r"""What text networks, padding, moving masks and seeds cost: MiniLM on film reviews.
+
+    subtune bench --config=configs/bench_text.py --workdir=runs/bench_text \
+        --only=sparse,pytorch,buckets,moving,seeds
+    subtune bench --config=configs/bench_text.py:real --workdir=runs/bench_text_real \
+        --only=pytorch,buckets
+
+It needs the data of `subtune fetch movie_sentiment`, and `:real` the weights of
+`subtune fetch minilm`, without which weights are random: they cost the same, but words
+are not cut into the pieces of a tokenizer, so that texts are shorter.
+"""
+
+import ml_collections
+
+from subtune_jax import names
+from subtune_jax.methods.gps import RIDING
+
+
+def get_config(weights: str = "random") -> ml_collections.ConfigDict:
+    """At most 64 tokens a text, one input of every neuron."""
+    names.check_choice("weights", weights, ("random", "real"))
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.task = dict(name="movie_sentiment")
+    config.backbone = dict(
+        name="bert", weights="minilm" if weights == "real" else None, length=64
+    )
+    config.method = dict(name="random", scope="neuron", count=1, extras=RIDING.pattern)
+
+    config.batch_size = 32
+    config.train_steps = 100
+    config.validation_examples = 320
+    config.optimizer = dict(name="adamw", learning_rate=2e-5)
+    return config

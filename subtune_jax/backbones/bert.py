@@ -1,0 +1,289 @@
+"""BERT, RoBERTa and ELECTRA: post-norm transformers on the tokens of texts.
+
+Source: Devlin et al., "BERT", arXiv:1810.04805; Liu et al., "RoBERTa",
+arXiv:1907.11692; Clark et al., "ELECTRA", arXiv:2003.10555; Wang et al., "MiniLM",
+arXiv:2002.10957. Each is what transformers' class of that name computes.
+
+Between blocks x is `[B, L, D]`, and rows of padding are zeros: a block finds there what
+its attention must not read. A real row never is zeros, for a norm ends every block;
+only dropping all D units of a token makes it padding, once in `dropout ** -D` tokens.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from subtune_jax import attention, fetch, layers, names, network, texts
+from subtune_jax.contracts import Backbone, Variables
+from subtune_jax.layers import Run
+from subtune_jax.weights import bert as bert_weights
+from subtune_jax.weights.bert import Config
+
+NORMAL = nnx.initializers.normal(0.02)  # as all three papers start
+ASSET = "minilm"
+POOLINGS = ("mean", "first", "pooler")
+
+
+class Shape(NamedTuple):
+    """What a random network is made of; the first text's type comes first of two."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    vocabulary: int = 30522
+    positions: int = 512
+
+
+VARIANTS = {
+    "minilm-l6": Shape(384, 6, 12, 1536),
+    "base": Shape(768, 12, 12, 3072),
+    "large": Shape(1024, 24, 16, 4096),
+}
+LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
+TINY = {"variant": (16, 2, 2, 32, 97, 16), "length": 8}
+
+
+class Embed(nnx.Module):
+    """Words, positions and types of tokens: int32 `[B, L, 2]` -> `[B, L, D]`.
+
+    x is as `Backbone.encode` gives it. The output has the type of the parameters.
+    """
+
+    def __init__(self, config: Config, dropout: float, rngs: nnx.Rngs):
+        """Three tables `[rows, E]`; `project` where E is not D, as in ELECTRA."""
+        size = config.embedding
+
+        def table(rows: int) -> nnx.Param:
+            return nnx.Param(NORMAL(rngs.params(), (rows, size)))
+
+        self.word = table(config.vocabulary)
+        self.position = table(config.positions)
+        self.type = table(config.types)
+        self.norm = layers.LayerNorm(size, epsilon=config.epsilon)
+        same = size == config.width
+        self.project = None if same else _dense(size, config.width, rngs)
+        self.first, self.dropout = config.first, dropout
+
+    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+        """Padding has no row in any table: what is read for it is put to zero."""
+        numbers, which = x[..., 0], x[..., 1]
+        rows = self.word[...].at[numbers].get(mode="clip")
+        rows += self.position[...][self.first : self.first + x.shape[1]]
+        # RoBERTa has one type for both texts.
+        rows += self.type[...].at[which - 1].get(mode="clip")
+        rows = layers.dropout(self.norm(rows), self.dropout, run.key, 0)
+        rows = rows if self.project is None else self.project(rows)
+        return jnp.where(which[..., None] > 0, rows, 0)
+
+
+class Block(nnx.Module):
+    """Attention, then an MLP, each added to its input: `[B, L, D]` -> the same."""
+
+    def __init__(
+        self, config: Config, dropout: float, attention_dropout: float, rngs: nnx.Rngs
+    ):
+        """A layer norm follows each sum: post-norm."""
+        width, epsilon = config.width, config.epsilon
+        self.attn = attention.Attention(
+            width,
+            config.heads,
+            rngs=rngs,
+            kernel_init=NORMAL,
+            dropout=attention_dropout,
+        )
+        self.norm1 = layers.LayerNorm(width, epsilon=epsilon)
+        self.fc1 = _dense(width, config.hidden, rngs)
+        self.fc2 = _dense(config.hidden, width, rngs)
+        self.norm2 = layers.LayerNorm(width, epsilon=epsilon)
+        self.dropout = dropout
+
+    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+        """One block; draws 0 are of the attention's weights."""
+        drop = functools.partial(layers.dropout, rate=self.dropout, key=run.key)
+        real = _real(x)
+        x = self.norm1(x + drop(self.attn(x, real, run.key), place=1))
+        hidden = attention.gelu(self.fc1(x))
+        x = self.norm2(x + drop(self.fc2(hidden), place=2))
+        return jnp.where(real[..., None], x, 0)
+
+
+class Pool(nnx.Module):
+    """The first token, or the mean of all: `[B, L, D]` -> `[B, D]`; no parameters."""
+
+    def __init__(self, mean: bool, rngs: nnx.Rngs):
+        """`mean`: of the real tokens; a text of none, as a batch's padding, has 0."""
+        self.mean = mean
+
+    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+        """Tokens end here."""
+        if not self.mean:
+            return x[:, 0]
+        count = jnp.maximum(_real(x).sum(-1, keepdims=True), 1)
+        return (x.sum(1, dtype=jnp.float32) / count).astype(x.dtype)
+
+
+class Pooler(layers.Dense):
+    """The first token through a dense layer: `[B, L, D]` -> `[B, D]`.
+
+    BERT's was pretrained, ends in tanh, and units are dropped after it, by the head.
+    Those of RoBERTa and ELECTRA are the first half of the new classifier: they drop
+    units before it too, and ELECTRA's ends in GELU.
+    """
+
+    def __init__(self, config: Config, dropout: float, rngs: nnx.Rngs):
+        """`kernel` `[D, D]`."""
+        super().__init__(config.width, config.width, rngs=rngs, kernel_init=NORMAL)
+        self.act = attention.gelu if config.kind == "electra" else jnp.tanh
+        self.dropout = 0.0 if config.kind == "bert" else dropout
+
+    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+        """Other tokens end here."""
+        key = None if run is None else run.key
+        return self.act(super().__call__(layers.dropout(x[:, 0], self.dropout, key, 0)))
+
+
+def make(
+    weights: str | None = None,
+    variant: str | tuple | None = None,
+    length: int = 128,
+    lengths: Sequence[int] | None = None,
+    pooling: str | None = None,
+    seed: int = 0,
+    dropout: float = 0.0,
+    attention_dropout: float | None = None,
+) -> Backbone:
+    """A BERT with blocks `embed`, `block01` ..., `pool` or `pooler`, and `head`.
+
+    Args:
+      weights: None for random ones; `"minilm"` for the asset; else a folder in the
+        layout of Hugging Face: `config.json`, `tokenizer.json`, `model.safetensors`.
+      variant: of random weights: a name in `VARIANTS`, `"minilm-l6"` unless given, or
+        the numbers of a `Shape`. Their tokenizer hashes words, `texts.hashed`.
+      length: tokens of a text, or of both of a pair, at most; special ones included.
+      lengths: that batches are padded to, below `length`, which is always the last of
+        them: each is a program of its own. None for `LENGTHS`, `()` for `length` alone.
+      pooling: what of the tokens enters the head: `"mean"` of all; `"first"`; or
+        `"pooler"`, the first one through a dense layer, as fine-tuning usually does.
+        BERT's layer is in its file; RoBERTa and ELECTRA have none, and theirs starts
+        from random weights by `seed`. None for the mean of the asset, which was trained
+        by it, and of random weights, and for the pooler of a folder.
+      seed: of the random base.
+      dropout: the rate at which units are dropped in training, after the embeddings,
+        after attention, after the MLP and before the head. These nets were pretrained
+        with 0.1.
+      attention_dropout: that of attention's weights; None for the same.
+
+    Raises:
+      ValueError: an unknown name, a number out of range, or files that do not fit.
+    """
+    pooling = pooling or ("mean" if weights in (None, ASSET) else "pooler")
+    names.check_choice("pooling", pooling, POOLINGS)
+    folder = None if weights is None else _folder(weights)
+    config = _random(variant) if folder is None else bert_weights.read_config(folder)
+    if folder is not None and variant is not None:
+        what = f"variant={variant!r} beside weights"
+        raise ValueError(f"{what}; {folder / 'config.json'} says what they are")
+    _check_length(length, config)
+    cut = _lengths(LENGTHS if lengths is None else lengths, length)
+    rates = (dropout, dropout if attention_dropout is None else attention_dropout)
+    for name, rate in zip(("dropout", "attention_dropout"), rates, strict=True):
+        layers.check_rate(name, rate)
+    if folder is None:
+        encode = texts.hashed(length, config.vocabulary)
+    else:
+        encode = texts.read(folder / "tokenizer.json", length, config.vocabulary)
+
+    def load(shapes: Variables) -> Variables:
+        if folder is not None:
+            return bert_weights.load(folder, shapes, _new(config, pooling, seed))
+        whole = backbone.init(jax.random.key(seed), 1)
+        return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
+
+    backbone = network.chain(
+        "bert",
+        _blocks(config, pooling, rates),
+        lambda rngs, classes: layers.Head(
+            config.width, classes, rngs=rngs, dropout=dropout
+        ),
+        load,
+        input_shape=(length, 2),
+        normalize=None,
+        encode=encode,
+        lengths=cut,
+        drops=any(rates),
+    )
+    return backbone
+
+
+def _blocks(
+    config: Config, pooling: str, rates: tuple[float, float]
+) -> dict[str, network.Build]:
+    blocks: dict[str, network.Build] = {
+        "embed": functools.partial(Embed, config, rates[0])
+    }
+    for number in range(1, config.depth + 1):
+        blocks[f"block{number:02d}"] = functools.partial(Block, config, *rates)
+    if pooling == "pooler":
+        return {**blocks, "pooler": functools.partial(Pooler, config, rates[0])}
+    return {**blocks, "pool": functools.partial(Pool, pooling == "mean")}
+
+
+def _new(config: Config, pooling: str, seed: int) -> dict[str, np.ndarray]:
+    """The first half of a new classifier, where the pooler is that."""
+    if pooling != "pooler" or config.kind == "bert":
+        return {}
+    pooler = Pooler(config, 0.0, nnx.Rngs(params=seed))
+    leaves = nnx.to_pure_dict(nnx.state(pooler, nnx.Param))
+    return {f"pooler/{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+
+
+def _random(variant: str | tuple | None) -> Config:
+    variant = "minilm-l6" if variant is None else variant
+    if isinstance(variant, str):
+        names.check_choice("variant", variant, VARIANTS)
+        shape = VARIANTS[variant]
+    else:
+        shape = Shape(*variant)
+    if shape.width % shape.heads:
+        raise ValueError(f"width {shape.width} is not divisible by {shape.heads} heads")
+    return Config(
+        kind="bert",
+        types=2,
+        embedding=shape.width,
+        epsilon=1e-12,
+        first=0,
+        **shape._asdict(),
+    )
+
+
+def _check_length(length: int, config: Config) -> None:
+    most = config.positions - config.first
+    if length > most:
+        raise ValueError(f"length {length}; there are positions for {most} tokens")
+
+
+def _lengths(lengths: Sequence[int], length: int) -> tuple[int, ...]:
+    """Those below `length`, ascending, and `length`."""
+    if any(not 0 < each for each in lengths):
+        raise ValueError(f"lengths {tuple(lengths)}; each must be 1 or more")
+    return (*sorted({each for each in lengths if each < length}), length)
+
+
+def _folder(weights: str) -> Path:
+    return fetch.path(weights) if weights == ASSET else Path(weights)
+
+
+def _dense(inputs: int, outputs: int, rngs: nnx.Rngs) -> layers.Dense:
+    return layers.Dense(inputs, outputs, rngs=rngs, kernel_init=NORMAL)
+
+
+def _real(x: jax.Array) -> jax.Array:
+    """Which rows are no padding: `[B, L, D]` -> booleans `[B, L]`."""
+    return jnp.any(x != 0, -1)

@@ -21,6 +21,8 @@ __all__ = [
     "delta",
     "masked",
     "masks",
+    "moments",
+    "moving",
     "multitask",
     "scores",
     "selected",

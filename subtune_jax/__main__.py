@@ -10,6 +10,7 @@ COMMANDS = {
     "profile": "how good is it to train each block alone?",
     "search": "which blocks should be trained? greedy search",
     "compare": "methods x tasks x networks x seeds, one table",
+    "seeds": "N seeds of one run by one program: how stable is it?",
     "evaluate": "base + delta on a split",
     "delta": "info, verify, apply, diff, merge, export",
     "bench": "what a method costs, beside full fine-tuning",

@@ -35,6 +35,22 @@ class Probed(NamedTuple):
     validation: float
 
 
+class Ready(NamedTuple):
+    """A run before its first step.
+
+    Attributes:
+      made: the setup.
+      run: what is trained.
+      probe: of linear probing, where there was any.
+      selection_seconds: that choosing took.
+    """
+
+    made: Setup
+    run: Run
+    probe: Probed | None
+    selection_seconds: float
+
+
 def say(line: str) -> None:
     """One line on stderr, by process 0."""
     if jax.process_index() == 0:
@@ -54,10 +70,8 @@ def refuse_not_finite(state: State, done: int) -> None:
 
 
 def write(
-    made: Setup,
-    ready: Run,
+    found: Ready,
     state: State,
-    probe: Probed | None,
     seconds: dict[str, float],
     folder: Path,
     *,
@@ -66,17 +80,17 @@ def write(
     """Evaluates on test, once, and writes the delta, the report and the result.
 
     Args:
-      made: the setup.
-      ready: the run.
+      found: the run.
       state: after the last step.
-      probe: of linear probing, where there was any.
-      seconds: of `selection`, of `train`ing, and those that it had to `wait` for data.
+      seconds: of `train`ing, and those that it had to `wait` for data.
       folder: of the run.
       pictures: whether there is a report.
 
     Raises:
       NonFiniteLossError: a trained value is not finite.
     """
+    made, ready, probe, spent = found
+    seconds = {**seconds, "selection": spent}
     refuse_not_finite(state, made.settings["train_steps"])
     after = outcome.tuned(made, ready, state)
     meta = {key: made.settings[key] for key in ("task", "backbone", "method", "seed")}

@@ -29,7 +29,7 @@ from subtune_jax import (
     workdir,
 )
 from subtune_jax import plan as plans
-from subtune_jax.finish import Probed
+from subtune_jax.finish import Probed, Ready
 from subtune_jax.runs import Run
 from subtune_jax.settings import Settings
 from subtune_jax.setup import Setup
@@ -63,6 +63,29 @@ def run(
     workdir.check(folder, settings)
     if (folder / "result.json").exists():
         return folder / "result.json"
+    found = ready(settings, folder, _like(settings, programs))
+    if programs is not None:
+        programs.clear()
+        programs[_seedless(settings)] = found.run
+    begin = time.perf_counter()
+    state, waited = _train(found.made, found.run, folder)
+    seconds = {"train": time.perf_counter() - begin, "wait": waited}
+    asked = settings["report"]
+    pictures = programs is None if asked is None else asked
+    return finish.write(found, state, seconds, folder, pictures=pictures)
+
+
+def ready(settings: Settings, folder: Path, like: Run | None = None) -> Ready:
+    """A run before its first step; claims `folder`.
+
+    Args:
+      settings: complete.
+      folder: of the run.
+      like: a run of the same settings but the seed, whose programs are used again.
+
+    Raises:
+      ValueError: an input is wrong; nothing was written.
+    """
     made = setup.prepare(settings)
     begin = time.perf_counter()
     selection = made.selector.init(evidence.make(made))
@@ -73,31 +96,21 @@ def run(
         batch_norm=settings["batch_norm"],
         moves=made.selector.update is not contracts.hold,
     )
-    seconds = {"selection": time.perf_counter() - begin}
+    spent = time.perf_counter() - begin
     workdir.claim(folder, settings)
-    finish.say(
-        f"{plan.counts['selected']:,} of {plan.counts['base']:,} weights selected"
-    )
+    selected, size = plan.counts["selected"], plan.counts["base"]
+    finish.say(f"{selected:,} of {size:,} weights selected")
     probe = _probe(made) if made.optimizer.probe_steps else None
-    values = None if probe is None else devices.to_host(probe.state.values)
-    ready = runs.assemble(
+    run = runs.assemble(
         made,
         plan,
         made.optimizer,
         settings["train_steps"],
-        values=values,
+        values=None if probe is None else devices.to_host(probe.state.values),
         selector=made.selector,
-        like=_like(settings, programs),
+        like=like,
     )
-    if programs is not None:
-        programs.clear()
-        programs[_seedless(settings)] = ready
-    begin = time.perf_counter()
-    state, waited = _train(made, ready, folder)
-    seconds |= {"train": time.perf_counter() - begin, "wait": waited}
-    asked = settings["report"]
-    pictures = programs is None if asked is None else asked
-    return finish.write(made, ready, state, probe, seconds, folder, pictures=pictures)
+    return Ready(made, run, probe, spent)
 
 
 def _like(settings: Settings, programs: dict[str, Run] | None) -> Run | None:

@@ -1,5 +1,6 @@
 """What is not selected never moves: every method, every network, bit for bit."""
 
+import functools
 import importlib
 
 import jax
@@ -13,6 +14,7 @@ from subtune_jax import (
     evidence,
     loop,
     names,
+    optimizer,
     outcome,
     runs,
     settings,
@@ -23,9 +25,11 @@ from subtune_jax import plan as plans
 
 STEPS = 50
 NETWORKS, METHODS = names.plugins("backbones"), names.plugins("methods")
-# One of each kind of selection on every network; each of the others on one of them.
-KINDS = ("blocks", "gps", "lora", "magnitude", "s2ft", "spiel")
-TRAINED = ("last", "magnitude")  # with batch statistics that move
+# One of each kind of selection on every network; each of the others on one of them:
+# spiel on the one with the fewest arrays, for each of which it compiles three sorts.
+KINDS = ("blocks", "gps", "lora", "magnitude", "s2ft")
+TRAINED = ("last", "magnitude")  # with batch statistics that move, where there are any
+NORMED = ("efficientnet_lite0", "mlp", "resnet")
 
 
 def tiny(package, name):
@@ -36,13 +40,15 @@ def kinds():
     """(network, method, batch_norm), each network's together."""
     for place, network in enumerate(NETWORKS):
         for number, method in enumerate(METHODS):
-            if method in KINDS or number % len(NETWORKS) == place:
+            here = NETWORKS.index("mlp") if method == "spiel" else number % len(NETWORKS)
+            if method in KINDS or here == place:
                 yield network, method, "frozen"
-            if method in TRAINED and network != "bert":  # which has no statistics
+            if method in TRAINED and network in NORMED:
                 yield network, method, "trained"
 
 
-def prepared(network, method, batch_norm):
+@functools.cache
+def prepared(network):
     """A setup on noise, each third element of whose arrays is -0.0.
 
     That is what an update of +0.0 would turn into 0.0.
@@ -50,16 +56,8 @@ def prepared(network, method, batch_norm):
     given = {
         "task": noise.task(network, 40, 16),
         "backbone": {"name": network, **tiny("backbones", network)},
-        "method": {"name": method, **tiny("methods", method)},
-        "optimizer": {
-            "name": "sgd" if method == "random" else "adamw",
-            "learning_rate": 1e-2,
-            "weight_decay": 0.1,
-            "clip_norm": 0.5,
-            "warmup_steps": 5,
-        },
+        "method": {"name": "head"},
         "augment": {"flip": noise.network(network).encode is None},
-        "batch_norm": batch_norm,
         "batch_size": 8,
         "train_steps": STEPS,
         "trunk_cache": False,
@@ -91,8 +89,15 @@ def held(ready, state):
 
 @pytest.mark.parametrize(("network", "method", "batch_norm"), list(kinds()))
 def test_unselected_elements_never_move(network, method, batch_norm):
-    made = prepared(network, method, batch_norm)
-    selector = made.selector
+    made = prepared(network)
+    selector = names.load("methods", {"name": method, **tiny("methods", method)})
+    chosen = optimizer.make(
+        "sgd" if method == "random" else "adamw",
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        clip_norm=0.5,
+        warmup_steps=5,
+    )
     moves = selector.update is not contracts.hold
     plan = plans.make(
         made.variables,
@@ -101,7 +106,7 @@ def test_unselected_elements_never_move(network, method, batch_norm):
         batch_norm=batch_norm,
         moves=moves,
     )
-    ready = runs.assemble(made, plan, made.optimizer, STEPS, selector=selector)
+    ready = runs.assemble(made, plan, chosen, STEPS, selector=selector)
     before = trees.flatten(made.variables.params)
     seen = [before | devices.to_host(ready.state.values)]
 
@@ -135,7 +140,9 @@ def test_unselected_elements_never_move(network, method, batch_norm):
         moved += changed.sum()
     for name in set(plan.values) - set(before):  # arrays beside the leaves
         moved += (bits(params[name]) != bits(plan.values[name])).sum()
-    assert moved > 0.5 * sum(np.size(value) for value in plan.values.values())
+    # Of taps, differences of layers whose scores have fallen are at rest.
+    share = 0.25 if method == "taps" else 0.5
+    assert moved > share * sum(np.size(value) for value in plan.values.values())
     stats = trees.flatten(devices.to_host(state.stats))
     for path, old in trees.flatten(made.variables.stats).items():
         same = np.array_equal(bits(stats[path]), bits(old))

@@ -144,6 +144,14 @@ def test_colours_of_blocks_are_their_shares(monkeypatch):
     assert labels == ["stem", "b10", "b2", "top"]
 
 
+def test_blocks_without_masks_in_a_run_are_blank(monkeypatch):
+    few = {step: {KERNEL: mask[KERNEL]} for step, mask in RUNS["dense"].items()}
+    figure = drawn(monkeypatch, motion.by_block, RUNS | {"few": few}, BLOCKS)
+    image = np.ma.filled(figure.axes[2].images[0].get_array(), np.nan)
+    assert np.isnan(image[[0, 2, 3]]).all()
+    np.testing.assert_allclose(image[1], [mask[KERNEL].mean() for mask in few.values()])
+
+
 def test_lines_of_overlaps_are_the_indices_and_dotted_ones_chance(monkeypatch):
     figure = drawn(monkeypatch, motion.overlaps, RUNS)
     for axes, before in zip(figure.axes, (True, False), strict=True):
@@ -198,9 +206,6 @@ REFUSED = {
     ),
     "'a' has 1 steps; 2 are the least": lambda: motion.overlaps(ONE),
     "'run' has 0 steps": lambda: motion.shares({}, BLOCKS),
-    "'b' has the blocks": lambda: motion.by_block(
-        {**ONE, "b": {1: {"stem/kernel": np.ones(2, bool)}}}, BLOCKS
-    ),
     "is in none of the blocks": lambda: motion.by_block(ONE, ["stem"]),
     "no leaf 'b3/kernel' in the masks": lambda: motion.often(ONE, "b3/kernel"),
     r"'b2/bias' is \(5,\); a kernel is": lambda: motion.often(ONE, "b2/bias"),

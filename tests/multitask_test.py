@@ -11,7 +11,7 @@ import pytest
 from bench_test import counted
 
 from subtune_jax import costs, delta, inputs, multitask, names, trees
-from subtune_jax.backbones import mlp, vit
+from subtune_jax.backbones import bert, mlp, vit
 from subtune_jax.benches import multitask as bench
 from subtune_jax.contracts import Variables
 from subtune_jax.multitask import operations, program
@@ -272,6 +272,38 @@ def test_nothing_is_run_that_nobody_asked_for(small):
         logits, found = map(np.asarray, server.layout.answer(*given))
         assert found.any() == features
         assert logits.any(-1).sum() == rows
+
+
+def test_texts_come_at_any_length_and_have_a_program_for_few():
+    backbone = bert.make(**bert.TINY, lengths=(4,))
+    base = backbone.load()
+    tuned = {"bias": tune(backbone, base, 3, "/bias"), "head": tune(backbone, base, 2)}
+    server = multitask.join(backbone, base, tuned, **SIZES)
+    few = backbone.encode([{"text": "a"}, {"text": "a b"}, {"text": ""}])
+    long = backbone.encode([{"text": "a b c d e f"}] * 3)
+    assert (few.shape[1], long.shape[1]) == (4, 8)
+    expected = {name: alone(backbone, each, few) for name, each in tuned.items()}
+    multitask.everything(server, few)
+    with counted() as programs:
+        padded = np.pad(few, ((0, 0), (0, 5), (0, 0)))
+        for tokens in (few, padded, few[:, :4]):
+            found = multitask.everything(server, tokens)
+            for name, each in found.items():
+                close(each, expected[name])
+        short = multitask.mixed(server, few[2:, :2], ["bias"])
+    assert not programs
+    close(short[0], expected["bias"][2])
+    with counted() as programs:
+        multitask.everything(server, long)
+    assert programs
+    ask = functools.partial(multitask.everything, server)
+    for match, tokens in (
+        (r"texts are int64 \[3, 4, 2\]; there are int32 \[B, L, 2\]", few.astype(int)),
+        (r"texts are int32 \[3, 4, 1\]", few[..., :1]),
+        ("a text of 16 tokens; backbone bert takes 8", np.tile(long, (1, 2, 1))),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ask(tokens)
 
 
 @pytest.mark.parametrize(

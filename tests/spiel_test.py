@@ -147,9 +147,8 @@ def regrow(path, number, at, now, base, found, m, v, age):
     kept, dropped = order[: len(old) - number], order[len(old) - number :]
     valid = [i for i in found[path] if i not in kept]
     grown = sorted(valid, key=lambda i: (-abs(sum(found[path][i])), i))[:number]
-    left = [i for i in dropped if i not in grown][: number - len(grown)]
     for i in dropped:
-        if i not in grown + left:
+        if i not in grown:
             leaf[i] = origin[i]
             del m[path][i], v[path][i], age[path][i]
     for i in grown:
@@ -158,7 +157,7 @@ def regrow(path, number, at, now, base, found, m, v, age):
             m[path][i] = (1 - B1 ** len(seen)) * seen.mean()
             v[path][i] = (1 - B2 ** len(seen)) * (seen**2).mean()
             age[path][i] = len(seen)
-    at[path] = sorted(kept + grown + left)
+    at[path] = sorted(kept + grown)
 
 
 def test_a_run_follows_the_literal_statement(world):

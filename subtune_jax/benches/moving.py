@@ -153,7 +153,7 @@ def _plain(made: Setup, plan: Plan) -> Run:
     def marks(path: str, value: np.ndarray) -> np.ndarray:
         if path not in plan.moving:
             return np.ones((), bool)
-        count = math.ceil(value.size * DROP_RATIO)
+        count = math.ceil(value.size * (1 - DROP_RATIO))
         flat = np.arange(value.size) < count
         return rng.permutation(flat).reshape(value.shape)
 

@@ -8,7 +8,7 @@ compiles once. The two ways alternate; each has one turn, for a turn takes minut
 `first`: nothing compiled is kept on disk, as if none of these runs had ever been. But
 commands keep what they compile (`commands.cache_compilations`), so that of runs apart
 only the first compiles and the others trace and read. What sharing saves then is less:
-`cached`, reported and not checked, both ways beginning with the same empty folder.
+`cached`, reported and not checked, in a process whose folder the first seed has filled.
 """
 
 import contextlib

@@ -150,22 +150,15 @@ def _regrow(
       change: of their values from the base, absolute.
       candidates: positions `[k]`, sorted; some may be among `old`.
       sums: of their gradients.
-      dropped: how many of the old ones are dropped, if there are candidates for them.
+      dropped: how many of the old ones are dropped. As many candidates at least are not
+        among those that are kept, for there are k of them.
     """
-    count = len(old)
-    rank = _rank(change)
-    keeps = rank < count - dropped
-    place = jnp.clip(jnp.searchsorted(old, candidates), 0, count - 1)
-    known = old[place] == candidates
-    valid = ~(known & keeps[place])
-    order = _rank(jnp.where(valid, jnp.abs(sums), -jnp.inf))
-    grows = valid & (order < dropped)
-    # An old position that grows again is counted once, as a candidate.
-    again = jnp.zeros(count, bool).at[place].max(known & grows)
-    # Kept ones come first, then candidates, then what no candidate was found for.
-    first = jnp.where(keeps, rank, 2 * count + rank + again * 4 * count)
-    second = jnp.where(grows, count + order, 8 * count)
-    best = jnp.argsort(jnp.concatenate([first, second]), stable=True)[:count]
+    keeps = _rank(change) < len(old) - dropped
+    place = jnp.clip(jnp.searchsorted(old, candidates), 0, len(old) - 1)
+    stays = (old[place] == candidates) & keeps[place]
+    grows = ~stays & (_rank(jnp.where(stays, -jnp.inf, jnp.abs(sums))) < dropped)
+    chosen = jnp.concatenate([keeps, grows])
+    best = jnp.argsort(~chosen, stable=True)[: len(old)]
     return jnp.sort(jnp.concatenate([old, candidates])[best])
 
 

@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from subtune_jax import stability
+from subtune_jax.contracts import Mask
 from subtune_jax.report import counts, themes
 from subtune_jax.report.themes import LIGHT, Theme
 
 WIDTH = 10  # inches
 MOST = 3  # runs in one picture
 CORNER = 128, 256  # of a kernel that is drawn: more would be finer than the dots
-Run = Mapping[int, Mapping[str, np.ndarray]]
+Run = Mapping[int, Mask]
 
 
 def shares(run: Run, blocks: Sequence[str]) -> dict[str, list[float]]:
@@ -76,7 +77,7 @@ def times(run: Run, path: str) -> np.ndarray:
     first = next(iter(run.values()))
     if path not in first:
         raise ValueError(f"no leaf {path!r} in the masks; there are {', '.join(first)}")
-    return sum(np.asarray(marks[path], int) for marks in run.values())
+    return np.sum([marks[path] for marks in run.values()], axis=0)
 
 
 def by_block(
@@ -84,27 +85,28 @@ def by_block(
 ) -> bytes:
     """Of each block, input on top, the share that is selected: a column is a step.
 
-    One panel a run, each with a bar of its colours, from 0 to the largest share. The
-    picture is 10 inches wide and 1.4 inches plus 0.22 a block high.
+    One panel a run, each with a bar of its colours, from 0 to the largest share; blocks
+    without masks in a run are left blank. The picture is 10 inches wide and 1.4 inches
+    plus 0.22 a block high.
 
     Args:
-      runs: name -> run; one to three, of the same blocks.
-      blocks: from input to output.
+      runs: name -> run; one to three.
+      blocks: from input to output; those without masks in all runs are left out.
       theme: colours.
 
     Raises:
-      ValueError: none or four runs, runs without steps or of other blocks.
+      ValueError: none or four runs, a run without steps, or an array in none of
+        `blocks`.
     """
     _check(runs, 1)
     found = {name: shares(run, blocks) for name, run in runs.items()}
-    names = list(next(iter(found.values())))
-    for name, series in found.items():
-        if list(series) != names:
-            raise ValueError(f"{name!r} has the blocks {list(series)}; not {names}")
+    names = [block for block in blocks if any(block in one for one in found.values())]
     figure = themes.canvas(WIDTH, 1.4 + 0.22 * len(names), theme)
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
     for axes, (name, series) in zip(panels, found.items(), strict=True):
-        _map(axes, np.array(list(series.values())), theme, "share selected")
+        blank = [np.nan] * len(runs[name])
+        image = np.array([series.get(block, blank) for block in names])
+        _map(axes, image, theme, "share selected")
         themes.frame(axes, themes.cut(name, 24), theme, grid=False)
         _steps(axes, list(runs[name]), theme)
     short = [themes.cut(name, 24) for name in names]
@@ -213,7 +215,7 @@ def _map(
 ) -> None:
     """An image from 0 to `top`, or to its largest value, with a bar of its colours."""
     ramp = LinearSegmentedColormap.from_list("ramp", [theme.faint, theme.train])
-    scale = Normalize(0, top or image.max() or 1.0)
+    scale = Normalize(0, top or np.nanmax(image) or 1.0)
     shown = axes.imshow(image, ramp, scale, aspect="auto")
     figure: Any = axes.figure
     bar = figure.colorbar(shown, ax=axes, pad=0.02)

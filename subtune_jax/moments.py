@@ -51,6 +51,10 @@ def aged_adam(
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with an age for each element instead of one count.
 
+    Its update takes `mask`, path -> booleans: outside it moments and ages rest. They do
+    here and not in `rest`, so that what is written in place is all that is read again:
+    else XLA copies every moment first.
+
     Args:
       b1: decay of the first moments.
       b2: decay of the second moments.
@@ -63,11 +67,16 @@ def aged_adam(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AgedState(age, zeros, zeros)
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        del params
-        age = {path: old + 1 for path, old in state.age.items()}
+    def update(
+        updates: Any, state: Any, params: Any = None, *, mask: Any = None, **extra: Any
+    ) -> Any:
+        del params, extra
+        mask = mask or {}
+        age = {p: old + mask.get(p, 1) for p, old in state.age.items()}
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment(updates, state.nu, b2, 2)
+        mu |= {p: jnp.where(mask[p], mu[p], state.mu[p]) for p in mask}
+        nu |= {p: jnp.where(mask[p], nu[p], state.nu[p]) for p in mask}
         found = {}
         for path, first in mu.items():
             first = first / _seen(b1, age[path])
@@ -75,12 +84,18 @@ def aged_adam(
             found[path] = first / (jnp.sqrt(second) + epsilon)
         return found, AgedState(age, mu, nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _seen(decay: float, age: jax.Array) -> jax.Array:
-    """`1 - decay^age`, without cancellation."""
-    return -jnp.expm1(age.astype(jnp.float32) * jnp.log(jnp.float32(decay)))
+    """`1 - decay^age`, to float precision.
+
+    By series where 1 - exp cancels: for so many ages XLA's expm1 takes four times as
+    long, a fifth of the whole update.
+    """
+    x = age.astype(jnp.float32) * jnp.log(jnp.float32(decay))
+    near = -x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5))))
+    return jnp.where(x > -0.1, near, 1 - jnp.exp(x))
 
 
 def fresh(
@@ -129,7 +144,7 @@ def _seeded(
 
 
 def rest(before: Any, after: Any, mask: Mapping[str, jax.Array]) -> Any:
-    """`after` where `mask` is true, `before` elsewhere: outside nothing ages."""
+    """`after` where `mask` is true, `before` elsewhere; ages know of it already."""
 
     def visit(old: Any, new: Any) -> Any:
         if not isinstance(new, dict):
@@ -137,7 +152,10 @@ def rest(before: Any, after: Any, mask: Mapping[str, jax.Array]) -> Any:
         held = {p: jnp.where(mask[p], new[p], old[p]) for p in mask}
         return {**new, **held}
 
-    return jax.tree.map(visit, before, after, is_leaf=_is_flat)
+    def is_leaf(node: Any) -> bool:
+        return _is_flat(node) or _aged(node)
+
+    return jax.tree.map(visit, before, after, is_leaf=is_leaf)
 
 
 def each(

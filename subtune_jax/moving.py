@@ -87,13 +87,13 @@ def update(
     after = Moving(mask, moved.selection.memory, ever, moving.base)
     metrics = {}
     if rule.semantics == "mask_gradient":
-        updates, opt_state = _apply(transform, grads, opt_state, seen.values)
+        updates, opt_state = _apply(transform, grads, opt_state, seen.values, {})
         outside = {p: _within(~mask[p], updates[p], 0.0) for p in mask}
         metrics["leak"] = optax.tree.norm(outside)
     else:
         new = {p: mask[p] & ~moving.mask[p] for p in mask}
         begin = moments.fresh(opt_state, new, rule.policy, moved.seeds, rule.decays)
-        updates, state = _apply(transform, grads, begin, seen.values)
+        updates, state = _apply(transform, grads, begin, seen.values, mask)
         opt_state = moments.rest(begin, state, mask)
         updates |= {p: _within(mask[p], updates[p], -0.0) for p in mask}
     values: Any = optax.apply_updates(seen.values, updates)
@@ -198,8 +198,9 @@ def _shapes(rule, values, leaves, mask, memory, base) -> dict[str, tuple[int, ..
     return {path: leaf.shape for path, leaf in found.selection.mask.items()}
 
 
-def _apply(transform, grads, state, values) -> tuple[Any, Any]:
-    return transform.update(grads, state, values)
+def _apply(transform, grads, state, values, mask) -> tuple[Any, Any]:
+    full = optax.with_extra_args_support(transform)
+    return full.update(grads, state, values, mask=mask)
 
 
 def _within(mask: jax.Array, x: jax.Array, outside: float) -> jax.Array:

@@ -102,7 +102,7 @@ def test_the_command_measures_each_benchmark_once(config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--only=metod"], "did you mean 'method'? there are blocks, buckets"),
+        (["--only=selektion"], "did you mean 'selection'? there are blocks, buckets"),
         (["--repeats=0"], "--repeats=0"),
         (["--config.method.name=gsp"], "no method named 'gsp'"),
     ],

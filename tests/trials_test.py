@@ -63,7 +63,12 @@ def trained(tried, one, number=0):
     return state, training.logits(tried.course, one, fold, state, fold.held)
 
 
-def by_train(made, mask):
+def probed(made):
+    """The head that `train` starts from."""
+    return devices.to_host(runs.linear_probe(made)[1].values)
+
+
+def by_train(made, mask, head=None):
     """The logits of the validation split after `train`'s own steps."""
     plan = plans.make(
         made.variables,
@@ -71,8 +76,7 @@ def by_train(made, mask):
         Selection(mask),
         batch_norm=made.settings["batch_norm"],
     )
-    _, probe = runs.linear_probe(made)
-    values = devices.to_host(probe.values)
+    values = probed(made) if head is None else head
     ready = runs.assemble(made, plan, made.optimizer, STEPS, values=values)
     state, _ = loop.fit(ready.trainer, ready.state, 0, STEPS, lambda done, m: None)
     return runs.logits(ready, state, made.validation)
@@ -82,16 +86,22 @@ def same(a, b):
     assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.fixture(scope="module", params=NETWORKS)
+def begun(request):
+    """A setup, its trials, and the head that `train` starts from: compiled once."""
+    made = small(request.param)
+    return made, opened(made), probed(made)
+
+
 @pytest.mark.parametrize("where", ["first", "last", "both"])
-def test_a_trial_is_the_training_that_train_does(network, where):
-    made = small(network)
+def test_a_trial_is_the_training_that_train_does(begun, where):
+    made, tried, head = begun
     inner = made.backbone.blocks[:-1]
     own = [b for b in inner if trees.flatten(made.base.params.get(b, {}))]
     chosen = {"first": own[:1], "last": own[-1:], "both": [own[0], own[-1]]}[where]
-    tried = opened(made)
     _, found = trained(tried, trials.candidate(tried, chosen))
-    same(found, by_train(made, masks.from_blocks(made.variables.params, chosen)))
+    mask = masks.from_blocks(made.variables.params, chosen)
+    same(found, by_train(made, mask, head))
 
 
 CHANGES = {

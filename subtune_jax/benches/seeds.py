@@ -63,7 +63,8 @@ def compare(settings: Settings) -> dict[str, Any]:
       any step, one way than the other.
     """
     short = {"train_steps": min(settings["train_steps"], STEPS)}
-    short |= {"eval_steps": 0, "save_steps": 0}
+    # Runs that share programs draw no pictures unless told: so none does, either way.
+    short |= {"eval_steps": 0, "save_steps": 0, "report": False}
     programs: dict[str, Run] = {}
     ways: dict[str, dict[str, Run] | None] = {"apart": None, "shared": programs}
     seconds: dict[str, list[float]] = {way: [] for way in ways}

@@ -245,7 +245,7 @@ def _histogram(
     look: dict[str, Any] = {"color": theme.validation, "ls": "none", "marker": "o"}
     axes.plot(places, shown, ms=5, label="if each mask were drawn anew", **look)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.5)
+    axes.set_ylim(0.5, 3 * max(sizes.max(), expected.max()))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
 
 

@@ -146,7 +146,7 @@ def _train(found: Sequence[Ready]) -> list[State]:
     stacked, fixed = devices.replicate(
         where,
         (
-            _stack([state._replace(step=None) for state in states]),
+            _stack([_stepless(state) for state in states]),
             (trainer.fixed.frozen, _stack(own), number),
         ),
     )
@@ -158,7 +158,7 @@ def _train(found: Sequence[Ready]) -> list[State]:
         def step_of_one(state: Any, mine: Any, rows: Any) -> Any:
             state = state._replace(step=number)
             after, metrics = one(state, Fixed(frozen, mine[0], {}, mine[1]), rows)
-            return after._replace(step=None), metrics
+            return _stepless(after), metrics
 
         return jax.vmap(step_of_one, in_axes=(0, 0, 1))(stacked, own, piece)
 
@@ -174,6 +174,11 @@ def _train(found: Sequence[Ready]) -> list[State]:
         devices.replicate(where, _part(last, number)._replace(step=after))
         for number in range(len(found))
     ]
+
+
+def _stepless(state: Any) -> Any:
+    """The state but for its step, which is shared."""
+    return state._replace(step=None)
 
 
 def _own(fixed: Fixed) -> tuple[Any, Any]:

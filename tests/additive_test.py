@@ -43,6 +43,11 @@ METHODS = {
     "ssf": {},
     "ia3": {},
 }
+# Whole runs of one method in two forms: the second, when there is time.
+RUNS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "lora everywhere" else name
+    for name in METHODS
+]
 
 
 @functools.cache
@@ -377,6 +382,7 @@ def config(method, **more):
         "batch_size": 16,
         "train_steps": 9,
         "save_steps": 4,
+        "report": False,
     }
     return settings.changed(settings.complete(given), more)
 
@@ -388,7 +394,7 @@ def outcome_of(folder):
     return result, tree, delta.load(folder / "delta", tree)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=RUNS)
 def finished(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     train.run(config(request.param), folder)

@@ -255,7 +255,9 @@ def test_a_failed_process_tells_its_last_words():
         measure.fresh("subtune_jax.no_such_module", {}, {})
 
 
-@pytest.mark.parametrize("network", ["mlp", "vit"])
+@pytest.mark.parametrize(
+    "network", ["mlp", pytest.param("vit", marks=pytest.mark.slow)]
+)
 def test_the_naive_profile_and_ours_find_the_same_values(network):
     shape = {"mlp": {"image_size": 16, "widths": (24, 24, 24)}}
     shape["vit"] = {"variant": (16, 3, 2, 8), "image_size": 16}
@@ -276,6 +278,7 @@ def test_the_naive_profile_and_ours_find_the_same_values(network):
         assert fast["programs"]["last"] == 0
 
 
+@pytest.mark.slow
 def test_the_sparse_benchmark_has_every_form_and_its_costs():
     made = small({"name": "vit", "variant": (192, 4, 3, 8, True), "image_size": 16})
     some = {name: sparse.FORMS[name] for name in ("gps_k1", "array_25_percent")}

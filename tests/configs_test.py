@@ -152,6 +152,7 @@ def test_dps_has_the_steps_stages_and_dropout_of_the_released_scripts(
 
 BLOCKS = ["hidden01", "hidden02"]
 SMALL = {
+    "report": False,
     "backbone.name": "mlp",
     "backbone.image_size": 8,
     "backbone.widths": "(4, 4)",
@@ -201,6 +202,7 @@ def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
 
 
 SMALL_TEXTS = {
+    "report": False,
     "backbone": {"weights": None, "variant": (8, 1, 2, 16, 97, 8), "length": 8},
     "batch_size": 8,
     "train_steps": 4,

@@ -21,6 +21,7 @@ def get_config():
     config.method = dict(name="last")
     config.batch_size = 16
     config.train_steps = 3
+    config.report = False
     return config
 """
 

@@ -9,9 +9,17 @@ import noise
 import numpy as np
 import pytest
 
-from subtune_jax import additive, contracts, masks, moving, names, optimizer, trees
+from subtune_jax import (
+    additive,
+    contracts,
+    masks,
+    moving,
+    names,
+    optimizer,
+    rules,
+    trees,
+)
 from subtune_jax import plan as plans
-from subtune_jax import rules
 from subtune_jax.contracts import Evidence, Seen, Selection, Variables
 
 METHODS = names.plugins("methods")
@@ -151,9 +159,10 @@ def begun(method, evidence, selection):
 def test_a_moving_mask_keeps_its_form_and_its_reach(method, evidence, chosen):
     """As traced, with a step that is not known: so it is in every step."""
     values, leaves, state = begun(method, evidence, chosen(method))
-    given = seen_at(0, values, leaves, state), Selection(state.mask, memory=state.memory)
-    moved = jax.eval_shape(load(method).update, *given)
-    forms = jax.eval_shape(lambda selection: selection, given[1])
+    seen, selection = seen_at(0, values, leaves, state), Selection(state.mask)
+    selection = selection._replace(memory=state.memory)
+    moved = jax.eval_shape(load(method).update, seen, selection)
+    forms = jax.eval_shape(lambda selection: selection, selection)
     assert moved.selection == forms
     reach = set() if state.base else paths(chosen(method).reach or {})
     flat = trees.flatten(evidence.params)
@@ -164,7 +173,7 @@ def test_a_moving_mask_keeps_its_form_and_its_reach(method, evidence, chosen):
         assert path in reach and what.dtype == bool
         assert what.shape in ((), np.shape(flat[path]))
     for path, grad in (moved.grads or {}).items():
-        assert grad.shape == np.shape(given[0].grads[path])
+        assert grad.shape == np.shape(seen.grads[path])
 
 
 @pytest.mark.parametrize("evidence", ["mlp"], indirect=True)

@@ -67,7 +67,7 @@ def words(count, regression=False, length=8):
     rows = []
     for number in range(count):
         kind = int(rng.integers(3))
-        text = f"first{kind} {example(rng, length, number % 4)['text']} {number}"
+        text = f"first{kind} {example(rng, length, number % 12)['text']} {number}"
         rows.append((text, float(kind) + number / count if regression else "abc"[kind]))
     with file.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *rows])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from subtune_jax import report
-from subtune_jax.report import pictures, themes
+from subtune_jax.report import numbers, pictures, texts, themes
 
 
 def result(**more):
@@ -115,6 +115,70 @@ def test_names_are_escaped(tmp_path):
     assert not re.search(r"<script|<b>&quot;|<i>|\"<b>", text.split("</style>")[1])
     assert Page(text).stack == []
     assert classes[0] in Page(text).text
+
+
+def wrong_text(text, **more):
+    return {"text": text, "truth": "a", "guess": "b", "probability": 0.9, **more}
+
+
+def test_texts_stand_in_the_page_escaped_and_cut(tmp_path):
+    odd = "<script>alert(1)</script> 漢字 🙂 $x_{&$ \x07 \u202e"
+    shown = [
+        wrong_text(odd, pair="the\nother  one"),
+        wrong_text("word " * 999),
+        wrong_text(""),
+        wrong_text("x" * 999, truth="漢字", guess="$_{<i>"),
+    ]
+    paths = report.write(
+        tmp_path, result(), RECORDS, SHARES, confusion(2), ["a", "b"], shown
+    )
+    text = paths[0].read_text("utf-8")
+    page = Page(text)
+    assert page.stack == [] and len(page.sources) == 6  # a table and no picture
+    assert not re.search("<script|<i>", text)
+    assert f"{odd} ‖ the other one" in page.text
+    assert "b 0.90, is a" in page.text and "$_{<i> 0.90, is 漢字" in page.text
+    longest = max(re.findall("(?:word )+", page.text), key=len)
+    assert 390 < len(longest) <= 400
+    assert "x" * 399 + "…" in page.text and "x" * 400 not in page.text
+    with Image.open(paths[1]) as overview:
+        overview.verify()
+
+
+def test_texts_in_a_picture_keep_to_their_lines():
+    figure = themes.canvas(4, 4)
+    examples = [wrong_text("word " * 99), wrong_text(""), wrong_text("x" * 99)]
+    texts.draw(figure, examples, "mistakes")
+    (axes,) = figure.axes
+    drawn = [text.get_text() for text in axes.texts]
+    assert drawn[::2] == ["b 0.90, is a"] * 3
+    lines = drawn[1].split("\n")
+    assert len(lines) == texts.LINES and lines[-1].endswith("…")
+    assert max(map(len, lines)) <= texts.LINE
+    assert drawn[3] == "(an empty text)"
+    figure = themes.canvas(4, 4)
+    texts.draw(figure, [], "mistakes")
+    assert figure.texts[0].get_text() == "no mistakes to show"
+
+
+def test_a_regression_shows_predictions_against_the_truth(tmp_path):
+    points = np.random.default_rng(0).normal(size=(30, 2))
+    figure = themes.canvas(4, 4)
+    numbers.pairs(figure, np.concatenate([points, [[0, np.nan]]]), "rating")
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), points)
+    assert axes.get_xlim() == axes.get_ylim()
+    shown = [wrong_text("fine", truth="1.2", guess="0.3", probability=None)]
+    paths = report.write(tmp_path, result(), RECORDS, SHARES, points, ["rating"], shown)
+    text = paths[0].read_text("utf-8")
+    assert "Predictions on the test split against the truth" in text
+    assert "Confusion matrix" not in text and "frequent confusions" not in text
+    assert "0.3, is 1.2" in Page(text).text and "the largest errors" in text
+    one = {"image": np.zeros((8, 8, 3), np.uint8), **shown[0]}
+    del one["text"]
+    report.write(tmp_path, result(), [], {}, points[:1], ["rating"], [one])
+    assert "Images of the largest errors" in paths[0].read_text("utf-8")
+    numbers.pairs(themes.canvas(4, 4), points[:0], "rating")
 
 
 @pytest.mark.parametrize(

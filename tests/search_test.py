@@ -254,6 +254,7 @@ GRID = """
 """
 
 
+@pytest.mark.slow
 def test_a_comparison_runs_the_grid_and_resumes(config, tmp_path, monkeypatch):
     path = tmp_path / "grid.py"
     path.write_text(config.read_text().replace("    return config\n", GRID))

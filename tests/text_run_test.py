@@ -1,4 +1,4 @@
-"""Runs on texts, of classes and of numbers: from a file to every result, and refusals."""
+"""Runs on texts, of classes and of numbers: from a file to results; refusals."""
 
 import csv
 import json
@@ -9,7 +9,17 @@ import pytest
 import tokenizers
 from PIL import Image
 
-from subtune_jax import compare, evaluate, metrics_log, profile, search, settings, train
+from subtune_jax import (
+    compare,
+    evaluate,
+    metrics_log,
+    outcome,
+    profile,
+    search,
+    settings,
+    setup,
+    train,
+)
 from subtune_jax.backbones import bert
 
 KINDS = {"classes": False, "numbers": True}
@@ -106,9 +116,37 @@ def test_a_run_on_texts_learns_reports_and_is_evaluated(file, tmp_path, capsys):
         overview.verify()
 
 
+def test_mistakes_are_the_texts_of_the_worst_answers(file):
+    made = setup.prepare(settings.complete(given(*file)))
+    test, rng = made.task.test, np.random.default_rng(0)
+    count = len(test.labels)
+    logits = rng.normal(size=(count, len(made.task.classes))).astype(np.float32)
+    examples = setup.examples(made.backbone, test)
+    found = outcome.mistakes(made, logits, test.labels, examples, count=3)
+    if file[1]:
+        size = [-abs(float(logits[i, 0]) - test.labels[i]) for i in range(count)]
+    else:
+        odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        right = logits.argmax(1) == test.labels
+        size = [np.inf if r else -o.max() for r, o in zip(right, odds, strict=True)]
+    worst = sorted(range(count), key=size.__getitem__)[:3]
+    assert [one["text"] for one in found] == [test.read(i)["text"] for i in worst]
+    for one, i in zip(found, worst, strict=True):
+        if file[1]:
+            assert float(one["truth"]) == pytest.approx(test.labels[i], rel=1e-2)
+            assert float(one["guess"]) == pytest.approx(logits[i, 0], rel=1e-2)
+            assert one["probability"] is None
+        else:
+            assert one["truth"] == made.task.classes[test.labels[i]] != one["guess"]
+            assert one["probability"] == pytest.approx(-size[i])
+    pairs = outcome.confusion(logits, test.labels, len(made.task.classes))
+    expected = (count, 2) if file[1] else (2, 2)
+    assert pairs.shape == expected
+
+
 def test_a_search_follows_texts_to_their_final_trainings(tmp_path):
     source = write(tmp_path / "sayings.csv", rows(False))
-    rounds = {"search": {"max_items": 1}, "finals": {"rows": ("selected",)}}
+    rounds = {"search": {"max_items": 1}, "finals": {"rows": ("full",)}}
     path = config(tmp_path, given(source, train_steps=3, **rounds))
     folder = tmp_path / "run"
     assert search.main([f"--config={path}", f"--workdir={folder}"]) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from subtune_jax import course as courses
 from subtune_jax import (
+    data,
     devices,
     folds,
     loop,
@@ -131,6 +132,15 @@ def test_a_trial_is_the_training_that_train_does_with(change):
         assert np.linalg.norm(found - expected) <= 0.02 * np.linalg.norm(expected)
     else:
         same(found, expected)
+
+
+def test_a_trial_of_numbers_is_the_training_that_train_does():
+    made = small("bert", task=noise.task("bert", 90, 8, regression=True))
+    tried = opened(made)
+    _, found = trained(tried, trials.candidate(tried, []))
+    nothing = masks.from_blocks(made.variables.params, [])
+    same(found, by_train(made, nothing))
+    assert found.shape == (len(made.validation.labels), 1)
 
 
 @pytest.mark.parametrize("network", ["mlp", "vit"])
@@ -307,6 +317,17 @@ def test_a_step_costs_what_is_priced(network):
         own += made.variables.params["head"]["kernel"].size
         assert 0.85 * needed["flops"] <= result.step_flops
         assert result.step_flops <= 1.15 * needed["flops"] + 25 * own
+
+
+def test_texts_are_read_no_longer_than_the_longest_of_them():
+    backbone = noise.network("bert")
+    few = backbone.encode([{"text": "a b"}, {"text": "a"}])
+    parts = [data.tokens(few[i : i + 1], np.arange(1), (4, 5, 8)) for i in (0, 1)]
+    both = trials.join(*parts)
+    assert both.read(np.array([1, 0])).shape == (2, 8, 2)
+    cut = trunk.cut(both).read(np.array([1, 0]))
+    assert cut.shape == (2, 4, 2)
+    np.testing.assert_array_equal(cut[:, : few.shape[1]], few[::-1])
 
 
 def test_the_test_split_is_never_read():

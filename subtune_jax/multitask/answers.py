@@ -121,6 +121,7 @@ def _refuse_images(server: Server, images: np.ndarray) -> None:
         given = f"{what} are {images.dtype} {list(images.shape)}"
         there = f"{np.dtype(kind)} [B, {', '.join(map(str, shape))}]"
         raise ValueError(f"{given}; there are {there}")
-    if backbone.lengths and _longest(images) > backbone.lengths[-1]:
+    most = backbone.lengths[-1] if backbone.lengths else None
+    if most is not None and _longest(images) > most:
         given = f"a text of {_longest(images)} tokens"
-        raise ValueError(f"{given}; backbone {backbone.name} takes {backbone.lengths[-1]}")
+        raise ValueError(f"{given}; backbone {backbone.name} takes {most}")

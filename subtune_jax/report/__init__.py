@@ -1,5 +1,6 @@
 """The report of a run: `report.html`, which needs no other file, and `report.png`."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,19 +94,19 @@ def _examples(
             f"Images of the lowest {metric}: image, truth and guess",
             5.6,
         )
-    measured = any(example["probability"] is None for example in mistakes)
-    if any("text" in example for example in mistakes):
-        wrong = "the largest errors" if measured else "mistakes: guess and probability"
-        return Panel(
-            lambda f, t: texts.draw(f, mistakes, wrong, t),
-            "Texts that were classified wrongly",
-            4.2,
-            texts.table(mistakes, wrong),
-        )
+    of_texts = any("text" in example for example in mistakes)
+    draw = texts.draw if of_texts else pictures.mistakes
+    heading, what = (
+        "mistakes: guess and its probability",
+        "that were classified wrongly",
+    )
+    if any(example["probability"] is None for example in mistakes):
+        heading, what = "the largest errors", "of the largest errors"
     return Panel(
-        lambda f, t: pictures.mistakes(f, mistakes, t),
-        f"Images {'of the largest errors' if measured else 'that were classified wrongly'}",
+        lambda f, t: draw(f, mistakes, heading, t),
+        f"{'Texts' if of_texts else 'Images'} {what}",
         4.2,
+        texts.table(mistakes, heading) if of_texts else None,
     )
 
 
@@ -143,10 +144,10 @@ def _overview(panels: Sequence[Panel], result: Mapping[str, Any]) -> bytes:
     figure = themes.canvas(13, 10)
     title = report_page.name(result)
     line = " · ".join(f"{value} {what}" for value, what, _ in headline(result)[:3])
+    lines = "\n".join([title, *textwrap.wrap(line, 130)])
     figure.suptitle(
-        themes.cut(f"{title}\n{line}", 300), x=0.01, ha="left",
-        fontsize=13, color=LIGHT.ink,
-    )  # fmt: skip
+        themes.cut(lines, 500), x=0.01, ha="left", fontsize=13, color=LIGHT.ink
+    )
     grid: Any = figure.subfigures(2, 2, wspace=0.04, hspace=0.04)
     for part, panel in zip(grid.reshape(-1), panels, strict=True):
         part.set_facecolor(LIGHT.paper)

@@ -137,6 +137,7 @@ def confusion(
 def mistakes(
     figure: FigureBase,
     examples: Sequence[Mapping[str, Any]],
+    heading: str = "mistakes: guess and its probability",
     theme: Theme = themes.LIGHT,
 ) -> None:
     """Up to eight images that were got wrong: truth, guess and its probability."""
@@ -159,8 +160,6 @@ def mistakes(
             0.5, -0.04, f"is {themes.cut(example['truth'], 18)}", ha="center", va="top",
             transform=axes.transAxes, fontsize=9, color=theme.ink,
         )  # fmt: skip
-    measured = any(example["probability"] is None for example in examples)
-    heading = "the largest errors" if measured else "mistakes: guess and its probability"
     figure.suptitle(heading, x=0.01, ha="left", **themes.title(theme))
 
 

@@ -52,8 +52,8 @@ def draw(
 def table(examples: Sequence[Mapping[str, Any]], heading: str) -> str:
     """The same as HTML; whatever comes from outside is escaped."""
     rows = "".join(
-        f'<tr><td>{escape(_cut(_whole(example), LETTERS))}<br><span class="bad">'
-        f"{escape(_judged(example))}</span></td></tr>"
+        f"<tr><td>{escape(_cut(_whole(example), LETTERS))}"
+        f'<div class="bad">{escape(_judged(example))}</div></td></tr>'
         for example in list(examples)[:MOST]
     )
     rows = rows or "<tr><td>no mistakes to show</td></tr>"

@@ -81,7 +81,7 @@ def cut(text: Any, length: int) -> str:
     if len(text) > length:
         text = f"{text[:half]}…{text[half - length + 1 :]}"
     # A letter that the type face lacks would be a warning, and a box in any case.
-    text = "".join(x if ord(x) in _letters() else "□" for x in text)
+    text = "".join(x if x == "\n" or ord(x) in _letters() else "□" for x in text)
     return text.replace("$", r"\$")  # matplotlib would read $...$ as mathematics
 
 

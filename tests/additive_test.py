@@ -43,9 +43,9 @@ METHODS = {
     "ssf": {},
     "ia3": {},
 }
-# Whole runs of one method in two forms: the second, when there is time.
+# Whole runs of two forms of merging; the others when there is time.
 RUNS = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "lora everywhere" else name
+    name if name in ("lora", "ssf") else pytest.param(name, marks=pytest.mark.slow)
     for name in METHODS
 ]
 
@@ -448,7 +448,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(finished, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("choices", [{}, {"optimizer": {"ema": 0.8}}])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUNS)
 def test_what_is_shipped_is_what_was_evaluated(method, choices):
     made = setup.prepare(config(method, **choices))
     selection = made.selector.init(evidence(made.backbone, made.variables))
@@ -484,6 +484,7 @@ def test_shares_count_added_elements_by_block():
     }
 
 
+@pytest.mark.slow
 def test_the_bench_of_a_method_leaves_masked_updates_out():
     found = method_bench.run(setup.prepare(config("lora")), 1)
     assert found["updates"] == {}

@@ -116,7 +116,9 @@ def test_bad_input_is_one_line_and_exit_2(config, tmp_path, capsys, more, messag
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param("efficientnet_lite0", marks=pytest.mark.slow), "vit"]
+)
 def test_a_step_of_one_block_costs_what_it_needs(name):
     made = small({"name": name, **NETWORKS[name]})
     for row in blocks.run(made)["blocks"].values():

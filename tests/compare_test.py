@@ -150,14 +150,16 @@ def test_a_table_of_trainings_has_its_own_columns(finished):
     row = max(rows, key=lambda row: row["mean"])
     lines = first.splitlines()
     assert lines[2] == (
-        "| method | test | worst | selected | extras | head | optimiser kB | step ms "
-        "| rate |"
+        "| method | test | worst | failed | drift | selected | extras | head "
+        "| optimiser kB | step ms | rate |"
     )
     cells = [cell.strip() for cell in lines[4].strip("|").split("|")]
     assert cells == [
         row["method"],
         f"{row['mean']:.3f} ± {row['std']:.3f}",
         f"{min(row['values']):.3f}",
+        f"{row['failed']:.0%}",
+        "",
         f"{row['selected']:.0f}",
         f"{row['extras']:.0f}",
         f"{row['head']:.0f}",

@@ -180,8 +180,20 @@ RUNS = {  # command and config -> what makes it small, beside the above
     ("search", "subtuning_emoji.py:vit_s14"): DRAWN,
 }  # fmt: skip
 
+SLOW = (
+    ("profile", "subtuning_vtab.py:caltech101"),
+    ("search", "subtuning_released.py"),
+    ("train", "gps_fgvc.py:dogs"),
+)
 
-@pytest.mark.parametrize("command, spec", RUNS)
+
+@pytest.mark.parametrize(
+    "command, spec",
+    [
+        pytest.param(*run, marks=[pytest.mark.slow] if run in SLOW else [])
+        for run in RUNS
+    ],
+)
 def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
     changed = SMALL | RUNS[command, spec]
     more = [f"--config.{key}={value}" for key, value in changed.items()]

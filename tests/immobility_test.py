@@ -38,12 +38,17 @@ def tiny(package, name):
     return importlib.import_module(f"subtune_jax.{package}.{name}").TINY
 
 
+SLOW = ("efficientnet_lite0", "resnet")  # of these the first kind and what is trained
+
+
 def kinds():
     """(network, method, batch_norm), each network's together."""
     for network in NETWORKS:
         for method in METHODS:
             if method in (*KINDS, *ALSO.get(network, ())) or network == FAST:
-                yield network, method, "frozen"
+                slow = network in SLOW and method != KINDS[1]
+                marks = [pytest.mark.slow] if slow else []
+                yield pytest.param(network, method, "frozen", marks=marks)
             if method in TRAINED and network in NORMED:
                 yield network, method, "trained"
 

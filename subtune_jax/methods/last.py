@@ -26,9 +26,8 @@ def make(count: int = 1) -> Selector:
     """
 
     def init(evidence: Evidence) -> Selection:
-        blocks = [
-            b for b in evidence.blocks[:-1] if jax.tree.leaves(evidence.params[b])
-        ]
+        own = [b for b in evidence.params if jax.tree.leaves(evidence.params[b])]
+        blocks = [block for block in evidence.blocks[:-1] if block in own]
         if count not in range(1, len(blocks) + 1):
             known = ", ".join(blocks)
             raise ValueError(f"count={count} is outside [1, {len(blocks)}]; {known}")

@@ -89,8 +89,16 @@ def tiny(name):
     return loss, variables.params
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", NETWORKS)
+def each():
+    """All forms on two networks; on the others, which compile long, two and more."""
+    for name in NETWORKS:
+        for form, positions in FORMS.items():
+            quick = name in ("mlp", "vit") or form in ("any", "neuron")
+            marks = [] if quick else [pytest.mark.slow]
+            yield pytest.param(name, positions, id=f"{name}-{form}", marks=marks)
+
+
+@pytest.mark.parametrize("name, form", list(each()))
 def test_gradients_are_those_of_the_whole_tree_on_every_network(name, form):
     loss, params = tiny(name)
     flat = trees.flatten(params)

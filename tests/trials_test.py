@@ -94,7 +94,9 @@ def begun(request):
     return made, opened(made), probed(made)
 
 
-@pytest.mark.parametrize("where", ["first", "last", "both"])
+@pytest.mark.parametrize(
+    "where", ["first", "last", pytest.param("both", marks=pytest.mark.slow)]
+)
 def test_a_trial_is_the_training_that_train_does(begun, where):
     made, tried, head = begun
     inner = made.backbone.blocks[:-1]

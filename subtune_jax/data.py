@@ -180,7 +180,8 @@ def training(
         where = _batch(seed, count, rows, int(step))
         made: dict[str, Any] = {"weight": weight[mine]}
         if not augmentation.active(augment):
-            return {**made, **_cut(examples, look(where[mine]), where)}
+            real = where[: rows.batch_size]
+            return {**made, **_cut(examples, look(where[mine]), real)}
         drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
         drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
         made["drawn"] = drawn[mine]

@@ -234,6 +234,7 @@ class counted:  # noqa: N801
         jax.monitoring.unregister_event_duration_listener(self.listen)
 
 
+@pytest.mark.slow
 def test_a_second_start_compiles_nothing(config):
     made = mock.Mock(settings=settings.read(str(config), {}))
     found = start.run(made)

@@ -134,6 +134,7 @@ def test_pictures_of_masks_leave_the_background_clear():
     assert titles == ["0.25", "truth", "guess"] * 6
 
 
+@pytest.mark.slow
 def test_a_head_on_masks_is_trained_on_features_that_are_computed_once(
     config, tmp_path, capsys
 ):

@@ -32,6 +32,7 @@ from subtune_jax.contracts import Selection
 
 STEPS = 100
 NETWORKS = names.plugins("backbones")
+LONG = ("efficientnet_lite0", "resnet")  # compile long
 
 
 @functools.cache
@@ -105,7 +106,10 @@ def sparsely(loss, params, batches, mask, tx, step=None):
     return params
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in NETWORKS],
+)
 def test_masked_compact_and_sparse_agree_over_a_hundred_steps(name):
     loss, params, batches = problem(name)
     mask = gps_like(params)

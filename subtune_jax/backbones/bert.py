@@ -74,10 +74,10 @@ class Embed(nnx.Module):
     def __call__(self, x: jax.Array, run: Run) -> jax.Array:
         """Padding has no row in any table: what is read for it is put to zero."""
         numbers, which = x[..., 0], x[..., 1]
-        rows = self.word[...].at[numbers].get(mode="clip")
+        rows = jnp.asarray(self.word[...]).at[numbers].get(mode="clip")
         rows += self.position[...][self.first : self.first + x.shape[1]]
         # RoBERTa has one type for both texts.
-        rows += self.type[...].at[which - 1].get(mode="clip")
+        rows += jnp.asarray(self.type[...]).at[which - 1].get(mode="clip")
         rows = layers.dropout(self.norm(rows), self.dropout, run.key, 0)
         rows = rows if self.project is None else self.project(rows)
         return jnp.where(which[..., None] > 0, rows, 0)

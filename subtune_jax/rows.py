@@ -82,11 +82,11 @@ def _training(job: Job, result: Mapping[str, Any]) -> Row:
         **{key: cost[key] for key in BYTES},
         "step_seconds": seconds / steps,
         "rate": rate(result["config"]),
-        **_more(metrics),
+        **standing(metrics),
     }
 
 
-def _more(metrics: Mapping[str, Any]) -> Row:
+def standing(metrics: Mapping[str, Any]) -> Row:
     """Whether the run failed: is it better than one guess for all? And its drift."""
     found: Row = {}
     if "constant" in metrics:

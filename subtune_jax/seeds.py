@@ -31,6 +31,7 @@ from subtune_jax import (
     devices,
     finish,
     outcome,
+    rows,
     setup,
     step,
     train,
@@ -104,12 +105,8 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         **valued.summary(values),
         "worst": min(values),
     }
-    if all("constant" in metric for metric in metrics):
-        failed = [metric["test"] <= metric["constant"] for metric in metrics]
-        found["failed"] = statistics.fmean(failed)
-    if all("drift" in metric for metric in metrics):
-        found["drift"] = statistics.fmean(metric["drift"] for metric in metrics)
-    return found
+    each = [rows.standing(metric) for metric in metrics]
+    return found | {k: statistics.fmean(one[k] for one in each) for k in each[0]}
 
 
 def _by_turns(jobs: Sequence[tuple[Settings, Path]]) -> None:
@@ -155,9 +152,9 @@ def _train(found: Sequence[Ready]) -> list[State]:
     def step_of_all(stacked: Any, fixed: Any, piece: Any) -> Any:
         frozen, own, number = fixed
 
-        def step_of_one(state: Any, mine: Any, rows: Any) -> Any:
+        def step_of_one(state: Any, mine: Any, part: Any) -> Any:
             state = state._replace(step=number)
-            after, metrics = one(state, Fixed(frozen, mine[0], {}, mine[1]), rows)
+            after, metrics = one(state, Fixed(frozen, mine[0], {}, mine[1]), part)
             return _stepless(after), metrics
 
         return jax.vmap(step_of_one, in_axes=(0, 0, 1))(stacked, own, piece)
@@ -199,8 +196,8 @@ def _pieces(found: Sequence[Ready]) -> Iterator[dict[str, np.ndarray]]:
     feeds = []
     for each in found:
         seen = each.run.enter(each.made.train)._replace(inputs=None)
-        rows = setup.batch_rows(each.made, pieces=each.run.recipe.accumulate_steps)
-        given = seen, rows, each.made.settings["seed"], each.run.recipe.augment
+        batch = setup.batch_rows(each.made, pieces=each.run.recipe.accumulate_steps)
+        given = seen, batch, each.made.settings["seed"], each.run.recipe.augment
         feeds.append(data.training(*given).pieces(0, steps))
     for pieces in zip(*feeds, strict=True):
         yield {name: _rows([p[name] for p in pieces]) for name in pieces[0]}

@@ -98,3 +98,30 @@ def test_a_subset_keeps_the_shares_of_the_classes():
     some = data.subset(split(30)[0], 9, seed=0)
     np.testing.assert_array_equal(np.bincount(some.labels), [3, 3, 3])
     assert data.subset(split(30)[0], 0, seed=0).labels.shape == (30,)
+
+
+def texts(counts, longest):
+    """Tokens `[N, longest, 2]`, so many of each text, and its labels."""
+    encoded = np.zeros((len(counts), max(counts), 2), np.int32)
+    for row, count in enumerate(counts):
+        encoded[row, :count] = row + 1, 1
+    labels = np.arange(len(counts), dtype=np.int32)
+    return data.tokens(encoded, labels, (4, 8, longest))
+
+
+def test_batches_of_texts_are_cut_to_the_least_length_that_holds_them():
+    counts = [15, *[3, 2, 4, 8, 1, 7]]  # the first is what pads a batch
+    some = texts(counts, 16)
+    feed = data.training(some, data.rows(2, 4), 0)
+    assert feed.resident == {}
+    seen = 0
+    for step, piece in enumerate(feed.pieces(0, 6)):
+        where = data.shuffled(0, len(counts), 2 * step, 2 * step + 2)
+        most = max(counts[index] for index in where)
+        wide = next(length for length in (4, 8, 16) if most <= length)
+        assert piece["inputs"].shape == (4, wide, 2)
+        np.testing.assert_array_equal(piece["inputs"][:2], some.inputs[where][:, :wide])
+        seen += wide < 16
+    assert seen
+    wides = [p["inputs"].shape[1] for p in data.sequential(some, data.rows(3, 4))]
+    assert wides == [16, 8, 8]

@@ -1,6 +1,7 @@
 r"""GPS on real tasks, beside random, magnitude, biases, linear probe and everything.
 
     subtune compare --config=configs/gps_study.py --workdir=results/gps
+    subtune compare --config=configs/gps_study.py:text --workdir=results/gps_text
 
 Three tasks x six methods x three seeds with an EfficientNet-Lite0 at 64 pixels: photos
 of solar cells and emoji, 600 to train on, and clip art, 481.
@@ -24,20 +25,30 @@ validation and no checkpoint comes between the steps, so that their time is thei
 
 import ml_collections
 
+from subtune_jax.names import check_choice
 
-def get_config() -> ml_collections.ConfigDict:
+
+def get_config(kind: str = "images") -> ml_collections.ConfigDict:
     """Every training of the grid."""
+    check_choice("KIND", kind, ("images", "text"))
+    text = kind == "text"
     config = ml_collections.ConfigDict()
     config.seed = 0
 
-    config.task = dict(name="elpv")
-    config.backbone = dict(
-        name="efficientnet_lite0", weights="efficientnet_lite0", image_size=64
-    )
+    if text:
+        config.task = dict(name="movie_sentiment", fractions=(0.8, 0.1, 0.1))
+        config.validation_examples = 400
+        config.keep_delta = False
+        config.backbone = dict(name="bert", weights="minilm", length=32, lengths=())
+    else:
+        config.task = dict(name="elpv")
+        config.backbone = dict(
+            name="efficientnet_lite0", weights="efficientnet_lite0", image_size=64
+        )
     config.method = dict(name="gps")  # of `train`
 
     config.train_examples = 600
-    config.batch_size = 32
+    config.batch_size = 16 if text else 32
     config.train_steps = 100
     config.eval_steps = 0
     config.save_steps = 0
@@ -50,17 +61,19 @@ def get_config() -> ml_collections.ConfigDict:
         probe_learning_rate=3e-3,
     )
     few = dict(scope="neuron", count=1)
+    images = dict(
+        elpv={},
+        emoji=dict(task=dict(name="emoji")),
+        openclipart=dict(task=dict(name="openclipart"), train_examples=0),
+    )
+    loss = dict(loss="task") if text else {}  # texts have no views to contrast
     config.compare = dict(
-        tasks=dict(
-            elpv={},
-            emoji=dict(task=dict(name="emoji")),
-            openclipart=dict(task=dict(name="openclipart"), train_examples=0),
-        ),
+        tasks=dict(movie={}) if text else images,
         methods=dict(
             head=dict(method=dict(name="head")),
             full=dict(method=dict(name="full"), optimizer=dict(learning_rate=3e-4)),
             bias=dict(method=dict(name="bias")),
-            gps=dict(method=dict(name="gps", k=1)),
+            gps=dict(method=dict(name="gps", k=1, **loss)),
             random=dict(method=dict(name="random", **few)),
             magnitude=dict(method=dict(name="magnitude", **few)),
         ),

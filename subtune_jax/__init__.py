@@ -13,7 +13,11 @@ Choose where a pretrained network may change, train only there, ship only the ch
 import importlib
 from typing import Any
 
-_HOME = {"compact": "updates", "masked": "updates"}  # functions, and where they live
+_HOME = {  # functions, and where they live
+    "compact": "updates",
+    "masked": "updates",
+    "moving_masked": "moving_updates",
+}
 __all__ = [
     "choose",
     "compact",
@@ -23,6 +27,7 @@ __all__ = [
     "masks",
     "moments",
     "moving",
+    "moving_masked",
     "multitask",
     "scores",
     "selected",

@@ -76,6 +76,7 @@ def write(
     folder: Path,
     *,
     pictures: bool,
+    validation: float | None = None,
 ) -> Path:
     """Evaluates on test, once, and writes the delta, the report and the result.
 
@@ -85,6 +86,7 @@ def write(
       seconds: of `train`ing, and those that it had to `wait` for data.
       folder: of the run.
       pictures: whether there is a report.
+      validation: the metric of `state`, where it is known.
 
     Raises:
       NonFiniteLossError: a trained value is not finite.
@@ -101,7 +103,7 @@ def write(
     )
     test = setup.examples(made.backbone, made.task.test)
     logits = runs.logits(ready, state, test)
-    metrics = _metrics(made, ready, state, after, logits, test)
+    metrics = _metrics(made, ready, state, after, logits, test, validation)
     result = _result(made, ready, state, after, metrics, seconds, folder)
     if probe is not None:
         score = metric(made, runs.logits(probe.run, probe.state, test), test)
@@ -127,13 +129,15 @@ def write(
 
 def _metrics(
     made: Setup, ready: Run, state: State, after: Variables,
-    logits: np.ndarray, test: Examples,
+    logits: np.ndarray, test: Examples, validation: float | None,
 ) -> dict[str, Any]:  # fmt: skip
     """`logits` are of the `test` split."""
     seen = made.validation
+    if validation is None:
+        validation = metric(made, runs.logits(ready, state, seen), seen)
     found: dict[str, Any] = {
         "name": made.task.metric_name,
-        "validation": metric(made, runs.logits(ready, state, seen), seen),
+        "validation": validation,
         "test": metric(made, logits, test),
     }
     if not made.task.dense:

@@ -19,7 +19,7 @@ Moments are found by their form: in the state of a transformation over a flat di
 values they are flat dicts of the same paths.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -149,7 +149,7 @@ def rest(before: Any, after: Any, mask: Mapping[str, jax.Array]) -> Any:
     def visit(old: Any, new: Any) -> Any:
         if not isinstance(new, dict):
             return new
-        held = {p: jnp.where(mask[p], new[p], old[p]) for p in mask}
+        held = {p: jnp.where(mask[p], new[p], old[p]) for p in _moments(new, mask)}
         return {**new, **held}
 
     def is_leaf(node: Any) -> bool:
@@ -166,9 +166,15 @@ def each(
     def visit(node: Any) -> Any:
         if not isinstance(node, dict):
             return node
-        return {**node, **{path: function(path, node[path]) for path in paths}}
+        held = {path: function(path, node[path]) for path in _moments(node, paths)}
+        return {**node, **held}
 
     return jax.tree.map(visit, state, is_leaf=_is_flat)
+
+
+def _moments(node: Flat, paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that the dict holds arrays of: hyperparameters are dicts too."""
+    return [path for path in paths if hasattr(node.get(path), "shape")]
 
 
 def _is_flat(node: Any) -> bool:

@@ -62,9 +62,9 @@ class Rule(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What `update` returns: the parts of the next state."""
+    """What `update` returns: what is added to the values, and parts of the state."""
 
-    values: Flat
+    updates: Flat
     opt_state: Any
     moving: Moving
     metrics: dict[str, jax.Array]
@@ -96,8 +96,7 @@ def update(
         updates, state = _apply(transform, grads, begin, seen.values, mask)
         opt_state = moments.rest(begin, state, mask)
         updates |= {p: _within(mask[p], updates[p], -0.0) for p in mask}
-    values: Any = optax.apply_updates(seen.values, updates)
-    return Step(values, opt_state, after, metrics)
+    return Step(updates, opt_state, after, metrics)
 
 
 class Relocated(NamedTuple):

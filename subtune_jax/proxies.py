@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from subtune_jax import augment, optimizer, training, trees, trials
+from subtune_jax import augment, inputs, optimizer, training, trees, trials
 from subtune_jax import course as courses
 from subtune_jax import journal as journals
 from subtune_jax.course import Candidate
@@ -194,14 +194,13 @@ def _drops(
     )
     size, labels = course.trunk.rows.batch_size, course.trunk.images.labels
     others = fold.train[: (count - 1) * size]
-    eye = np.eye(len(made.task.classes), dtype=np.float32)
+    targets = inputs.target(labels[others], len(made.task.classes))
 
     def loss(one: Candidate) -> float:
         state = training.advance(
             course, one, fold, training.begin(course, one, fold), 1
         )
         logits = training.logits(course, one, fold, state, others)
-        targets = jnp.asarray(eye[labels[others]])
         return float(made.task.loss(jnp.asarray(logits), targets).mean())
 
     alone = loss(Candidate())

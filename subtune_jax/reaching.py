@@ -35,7 +35,8 @@ def start(
         path: np.full(np.shape(leaf), path.split("/")[0] not in top)
         for path, leaf in found.items()
     }
-    extras = masks.besides(params, reach, ".*" if outside else None, top)
+    below = any(path.split("/")[0] not in top for path in trees.leaves(params))
+    extras = masks.besides(params, reach, ".*" if outside and below else None, top)
     return Selection(masks.fill(params, marks), extras, memory, reach=reach)
 
 

@@ -198,7 +198,9 @@ def _move(recipe, look, state, fixed, grads, stats) -> tuple[State, dict[str, An
             values, opt_state, moving, grads, leaves = movings.relocate(*given)
             values, opt_state = _apply(recipe, grads, opt_state, values)
         else:
-            values, opt_state, moving, more = movings.update(recipe.transform, *given)
+            step = movings.update(recipe.transform, *given)
+            updates, opt_state, moving, more = step
+            values = optax.apply_updates(values, updates)
     leaves = state.partial | leaves
     positions = fixed.positions | objective.moving_positions(moving)
     partial = {p: sparse.put(leaves[p], positions[p], values[p]) for p in leaves}

@@ -68,11 +68,13 @@ def run(
         programs.clear()
         programs[_seedless(settings)] = found.run
     begin = time.perf_counter()
-    state, waited = _train(found.made, found.run, folder)
+    state, waited, last = _train(found.made, found.run, folder)
     seconds = {"train": time.perf_counter() - begin, "wait": waited}
     asked = settings["report"]
     pictures = programs is None if asked is None else asked
-    return finish.write(found, state, seconds, folder, pictures=pictures)
+    return finish.write(
+        found, state, seconds, folder, pictures=pictures, validation=last
+    )
 
 
 def ready(settings: Settings, folder: Path, like: Run | None = None) -> Ready:
@@ -129,8 +131,13 @@ def _probe(made: Setup) -> Probed:
     return Probed(run, state, metric)
 
 
-def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float]:
-    """Trains from the newest checkpoint, if any, to the last step."""
+def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float, float | None]:
+    """Trains from the newest checkpoint, if any, to the last step.
+
+    Returns:
+      The last state, seconds waited for data, and the last metric on validation; None
+      if no step was left.
+    """
     settings, last = made.settings, made.settings["train_steps"]
     found = checkpoint.restore(folder / "checkpoints", _saved(ready.state))
     first, state = (
@@ -141,33 +148,36 @@ def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float]:
     evals = _every(settings["eval_steps"], last)
     often = settings["save_steps"]
     saves = _every(often, last) if often else set()
+    metrics: list[float] = []
     with metrics_log.writing(folder, after=first if found else -1) as write:
 
-        def log(done: int, metrics: dict[str, float]) -> None:
+        def log(done: int, seen: dict[str, float]) -> None:
             rate = float(np.asarray(schedule(done - 1)))
-            write({"step": done, "split": "train", **metrics, "learning_rate": rate})
+            write({"step": done, "split": "train", **seen, "learning_rate": rate})
 
         def pause(done: int, state: State) -> None:
             if done in evals:
                 fixed = ready.trainer.fixed
                 logits = loop.predict(ready.predictor, state, fixed, entered)
-                _validate(made, logits, done, write)
+                metrics.append(_validate(made, logits, done, write))
             if done in saves:
                 finish.refuse_not_finite(state, done)
                 checkpoint.save(folder / "checkpoints", done, _saved(state))
 
         pauses = evals | saves
-        return loop.fit(ready.trainer, state, first, last, log, pauses, pause)
+        state, waited = loop.fit(ready.trainer, state, first, last, log, pauses, pause)
+    return state, waited, metrics[-1] if metrics else None
 
 
 def _every(steps: int, last: int) -> set[int]:
     return set(range(steps, last, steps) if steps else ()) | {last}
 
 
-def _validate(made: Setup, logits: np.ndarray, done: int, write: Write) -> None:
+def _validate(made: Setup, logits: np.ndarray, done: int, write: Write) -> float:
     name, metric = made.task.metric_name, finish.metric(made, logits, made.validation)
     write({"step": done, "split": "validation", name: metric})
     finish.say(f"step {done}: validation {name} {metric:.4f}")
+    return metric
 
 
 def _saved(state: State) -> Any:

@@ -28,6 +28,7 @@ ARGUMENTS = {  # that a file documents, beside those of its commands
     "dps_movie": METHODS,
     "dps_transfer": TRANSFER,
     "text_study": ("movie", "r8"),
+    "gps_study": ("images", "text"),
     "gps_fgvc": ("cub", "flowers", "cars", "dogs"),
     "gps_vtab": vtab.PRESETS,
     "bench_subtuning": ("efficientnet_lite0", "vit_s14"),
@@ -96,6 +97,7 @@ def test_a_config_is_complete_with_each_of_its_arguments(spec):
         ("dps_transfer.py:rte", "there are mnli, snli"),
         ("dps_movie.py:dps", "did you mean 'dps_mix' or 'dps_dense'"),
         ("text_study.py:imdb", "there are movie, r8"),
+        ("gps_study.py:words", "there are images, text"),
     ],
 )
 def test_an_unknown_argument_is_told(spec, message, tmp_path, capsys):

@@ -78,12 +78,13 @@ def ours(rule, grads, ages=True):
     @jax.jit
     def step(number, values, opt_state, state, grad):
         seen = Seen(number, values, {"w": grad})
-        return moving.update(tx, rule, seen, opt_state, state)
+        done = moving.update(tx, rule, seen, opt_state, state)
+        return optax.apply_updates(values, done.updates), done
 
     for number in range(STEPS):
         grad = jnp.asarray(grads[number], jnp.float32)
-        done = step(jnp.int32(number), values, opt_state, state, grad)
-        values, opt_state, state = done.values, done.opt_state, done.moving
+        values, done = step(jnp.int32(number), values, opt_state, state, grad)
+        opt_state, state = done.opt_state, done.moving
         history.append(np.asarray(values["w"]))
         leaks.append(float(done.metrics.get("leak", 0.0)))
     assert step._cache_size() == 1

@@ -4,6 +4,7 @@ import json
 from unittest import mock
 
 import jax
+import noise
 import numpy as np
 import planted
 import pytest
@@ -14,11 +15,13 @@ from subtune_jax import (
     journal,
     profile,
     proxies,
+    settings,
     setup,
     trees,
     trials,
     workdir,
 )
+from subtune_jax.backbones import bert
 
 CONFIG = """
 import ml_collections
@@ -157,6 +160,24 @@ def test_proxies_can_be_had_alone(config, tmp_path):
         code, content = run(config, tmp_path, "--proxy=snip", "--proxy-only")
     assert code == 0
     assert content["rows"] == [] and list(content["proxies"]) == ["snip"]
+
+
+def test_a_regression_of_texts_has_proxies_of_its_own_loss(tmp_path):
+    plain = {
+        "task": noise.task("bert", 40, 8, regression=True),
+        "backbone": {"name": "bert", **bert.TINY},
+        "method": {"name": "head"},
+        "optimizer": {"probe_steps": 2},
+        "batch_size": 4,
+        "train_steps": 3,
+    }
+    made = setup.prepare(settings.complete(plain))
+    tried = trials.open_trials(made, folds.make())
+    found = proxies.scores(tried, profile.own_blocks(made), journal.read(tmp_path))
+    assert set(found["scores"]) == set(proxies.PROXIES)
+    for scores in found["scores"].values():
+        assert np.isfinite(list(scores.values())).all()
+    assert any(found["scores"]["loss_drop"].values())
 
 
 def test_a_block_that_no_gradient_reaches_scores_zero(tmp_path):

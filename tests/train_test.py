@@ -43,8 +43,8 @@ def command(config, workdir, *more):
 
 
 def environment(devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags}
+    flags = f"--xla_force_host_platform_device_count={devices}"  # the last one counts
+    return {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"}
 
 
 def spawn(config, workdir, *more, devices=1, report=False):

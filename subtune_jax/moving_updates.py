@@ -1,0 +1,127 @@
+"""Masks that move, in an optax loop of your own: `masked`, for a mask with a method.
+
+    selector = dps_dense.make(stage_steps=10)
+    tx = st.moving_masked(optax.adamw(1e-3), selector, evidence)
+
+One compiled step serves the whole run. Nothing outside the mask of a step moves in it,
+bit for bit, whatever `tx` does.
+"""
+
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from subtune_jax import masks, moments, moving, names, trees
+from subtune_jax.contracts import Evidence, Seen, Selection, Selector, hold
+from subtune_jax.moving import Moving, Rule
+
+POLICIES = tuple(policy for policy in moments.POLICIES if policy != "seed")
+
+
+class MovingState(NamedTuple):
+    """State of `moving_masked`.
+
+    Attributes:
+      step: int32, updates had.
+      inner: of the wrapped transformation, over path -> leaf.
+      moving: the mask of the last step, and what the method remembers.
+    """
+
+    step: jax.Array
+    inner: Any
+    moving: Moving
+
+
+def moving_masked(
+    tx: optax.GradientTransformation,
+    selector: Selector,
+    evidence: Evidence,
+    *,
+    policy: str = "keep",
+) -> optax.GradientTransformation:
+    """`tx` where the method's mask is true in this step; nothing else moves.
+
+    Gradients are those of whole leaves, as `jax.grad` gives them, and moments are of
+    whole leaves that the method may ever reach: this is for comparing methods, and
+    saves no memory. Moments of an element rest while it is outside the mask. Adam's
+    correction for bias goes by the step, not by the updates that an element had.
+
+    Args:
+      tx: any transformation; it sees gradients that are zero outside the mask.
+      selector: of a method whose mask moves over whole leaves: `dps_dense`,
+        `child_tuning_f`, `gmt`, `lisa`, `badam`, or your own.
+      evidence: for `selector.init`; its parameters are those of training, and its last
+        block, the new head, is trained whole.
+      policy: what becomes of moments when an element is selected: `"keep"` or
+        `"reset"`, see `moments`.
+
+    Raises:
+      ValueError: the method does not move its mask, moves positions, or does more than
+        choose; `policy` is unknown.
+    """
+    names.check_choice("policy", policy, POLICIES)
+    _refuse_more(selector)
+    selection = selector.init(evidence)
+    _refuse_positions(selection)
+    rule = Rule(selector, policy=policy)
+    trained, first = _trained(evidence, selection)
+
+    def init(params: Any) -> MovingState:
+        masks.check(params, selection.mask)
+        values = trees.pick(params, trained)
+        begin = moving.begin(rule, values, {}, first, selection.memory)
+        begin = jax.tree.map(jnp.array, begin)
+        return MovingState(jnp.zeros((), jnp.int32), tx.init(values), begin)
+
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
+        if params is None:
+            raise ValueError("moving_masked was given no params; update needs them")
+        seen = Seen(state.step, trees.pick(params, trained), trees.pick(grads, trained))
+        done = moving.update(tx, rule, seen, state.inner, state.moving)
+        updates = trees.map_leaves(
+            lambda path, g: done.updates.get(path, jnp.full_like(g, -0.0)), grads
+        )
+        return updates, MovingState(state.step + 1, done.opt_state, done.moving)
+
+    return optax.GradientTransformation(init, cast(Any, update))
+
+
+def _trained(
+    evidence: Evidence, selection: Selection
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Paths of what may ever move; path -> the first mask of what has one."""
+    params, reach = evidence.params, selection.reach
+    whole = masks.from_blocks(params, evidence.blocks[-1])
+    for some in (selection.mask, selection.extras, reach):
+        whole = whole if some is None else masks.union(whole, some)
+    trained = tuple(p for p, flags in trees.leaves(whole).items() if np.any(flags))
+    chosen = trees.leaves(selection.mask)
+    moves = {p: chosen[p] for p, flag in trees.leaves(reach).items() if np.any(flag)}
+    for path, flags in trees.leaves(whole).items():
+        if path not in moves and np.any(flags) and not np.all(flags):
+            given = f"moving_masked was given a mask of part of {path!r}, which stays"
+            raise ValueError(f"{given}; a leaf moves, or is trained whole")
+    return trained, moves
+
+
+def _refuse_more(selector: Selector) -> None:
+    if selector.update is hold:
+        raise ValueError(
+            "moving_masked was given a method whose mask stays; use masked(tx, mask)"
+        )
+    if selector.view is not None or selector.penalty is not None:
+        raise ValueError(
+            "moving_masked was given a method that changes the loss; its selector.view "
+            "and selector.penalty belong in yours, or use `subtune train`"
+        )
+
+
+def _refuse_positions(selection: Selection) -> None:
+    if selection.reach is None or selection.additive is not None:
+        raise ValueError(
+            "moving_masked was given a method that moves positions or adds arrays; "
+            "`subtune train` has it"
+        )

@@ -1,4 +1,4 @@
-"""Masks that move, in an optax loop of your own: `masked`, for a mask with a method.
+"""Masks that move, in an optax loop of your own: `updates.masked`, with a method.
 
     selector = dps_dense.make(stage_steps=10)
     tx = st.moving_masked(optax.adamw(1e-3), selector, evidence)

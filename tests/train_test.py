@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -114,6 +115,24 @@ def test_each_step_is_logged_once(finished):
     steps = [r["step"] for r in records if r["split"] == "train"]
     assert steps == list(range(1, 13))
     assert [r["step"] for r in records if r["split"] == "validation"] == [5, 10, 12]
+
+
+def test_a_run_killed_after_its_last_step_is_evaluated_alike(
+    config, finished, tmp_path
+):
+    shutil.copytree(finished[0], tmp_path / "again")
+    (tmp_path / "again" / "result.json").unlink()
+    process = spawn(config, tmp_path / "again")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "resuming after step 12" in err
+    results = [
+        json.loads((folder / "result.json").read_text())
+        for folder in (finished[0], tmp_path / "again")
+    ]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    last = metrics_log.read(finished[0])[-1]
+    assert results[0]["metrics"]["validation"] == last["accuracy"]
 
 
 @pytest.mark.parametrize("after", [5, 9])

@@ -122,7 +122,7 @@ def test_a_run_killed_after_its_last_step_is_evaluated_alike(
 ):
     shutil.copytree(finished[0], tmp_path / "again")
     (tmp_path / "again" / "result.json").unlink()
-    process = spawn(config, tmp_path / "again")
+    process = spawn(config, tmp_path / "again", report=True)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "resuming after step 12" in err

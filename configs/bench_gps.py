@@ -7,8 +7,8 @@ Random weights: they cost what trained ones do. Measured on two idle cores, medi
 7 turns: a step of one input a neuron with biases takes 0.715 of full fine-tuning's
 time (0.70 was the aim) and 0.69 of PyTorch's masked way (0.65 was); without biases
 0.68. It saves 0.96 of 12 n bytes. `--only=selection`, minutes of compiling: scoring
-takes 1.05 of its gradients; choosing one input of each neuron 2.7 passes over the
-scores, 0.1 % and 1 % of 85.9 million 3.5 and 4.3 (3 was the aim).
+takes 1.00 of its gradients; choosing one input of each neuron 3.0 passes over the
+scores, 0.1 % and 1 % of 85.9 million 2.8 and 4.0 (3 was the aim): memory is the limit.
 """
 
 import ml_collections

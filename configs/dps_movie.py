@@ -12,6 +12,10 @@ features are means over tokens, which enter a new head. Each method has a learni
 that suits its kind: `text_study.py` chooses them by validation. `spiel` moves after
 every 20 steps, not 100, for the run is short; `random` has as many elements, which
 stay. A sentence has 48 tokens at most, which cuts 3.5 % of them: one program for all.
+
+Measured with `dps_dense`, seed 0: .811 of the test sentences (standard error .010) and
+.822 on validation, in 190 seconds beside other work. Several methods and seeds, with
+shorter runs: `text_study.py`.
 """
 
 import ml_collections

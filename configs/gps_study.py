@@ -49,7 +49,7 @@ def get_config(kind: str = "images") -> ml_collections.ConfigDict:
 
     config.train_examples = 600
     config.batch_size = 16 if text else 32
-    config.train_steps = 100
+    config.train_steps = 62 if text else 100
     config.eval_steps = 0
     config.save_steps = 0
     config.optimizer = dict(
@@ -78,6 +78,6 @@ def get_config(kind: str = "images") -> ml_collections.ConfigDict:
             magnitude=dict(method=dict(name="magnitude", **few)),
         ),
         seeds=(0, 1, 2),
-        rates=(0.1, 0.3, 1.0, 3.0),
+        rates=(0.3, 1.0, 3.0) if text else (0.1, 0.3, 1.0, 3.0),
     )
     return config

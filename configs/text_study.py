@@ -20,6 +20,17 @@ and `child_tuning_f` are its rivals; `gmt` keeps half of each array in every ste
 `random` is as many elements of the same kernels that stay. `drift` is how far the
 features of 100 validation examples have moved from the base's.
 
+@@MEASURED@@
+
+Further runs, `results/text_checks/`: full fine-tuning at the other rate, and SpIEL with
+one growth and none later.
+
+    subtune seeds --config=configs/text_study.py:movie --config.method.name=full \
+        --config.train_examples=1000 --config.seed=1 --count=4 --workdir=runs/full1000
+    subtune train --config=configs/text_study.py:movie --config.method.name=spiel \
+        --config.method.fraction=0.01 --config.method.period_steps=100 \
+        --config.optimizer.learning_rate=9e-3 --workdir=runs/spiel_once
+
 For time, texts have 32 tokens at most, which cuts three sentences in ten and four news
 items in five; test is a tenth of all sentences.
 """

@@ -10,8 +10,8 @@ Measured, test accuracy, mean of three seeds, elpv / openclipart / emoji: full .
 .608 / .764, gps .822 / .545 / .725, magnitude .819 / .552 / .719, random .819 / .543 /
 .716, bias .818 / .519 / .714, head .817 / .512 / .710. `results/gps/` has the runs.
 
-With `text`, film reviews and a MiniLM, 62 steps and three rates: full .779, gps .754 (by
-the task's loss), random .753, bias .749, magnitude .746, head .733.
+With `text`, film reviews and a MiniLM, 62 steps and three rates: full .779, gps .754,
+by the task's loss, random .753, bias .749, magnitude .746, head .733.
 
 Every method starts from the same base and the same head, 200 steps of a linear probe,
 and has its learning rate chosen in the same way: of four, a factor of about three

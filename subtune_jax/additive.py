@@ -1,6 +1,6 @@
 """Added arrays: what is trained beside the base's leaves, and merges into them.
 
-See `contracts.Additive`. Low-rank differences, scales and shifts are of this kind: the
+See `selectors.Additive`. Low-rank differences, scales and shifts are of this kind: the
 network they are trained in is the base's own, with other numbers in some leaves. With
 None everything here is nothing.
 """
@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from subtune_jax import trees
-from subtune_jax.contracts import Additive, Params
+from subtune_jax.contracts import Params
 from subtune_jax.network import HEAD
+from subtune_jax.selectors import Additive
 from subtune_jax.sparse import Flat
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from subtune_jax import augment, data, inputs, pieces, trees, trunk
+from subtune_jax import augment, data, dataset, inputs, pieces, trees, trunk
 from subtune_jax.folds import Fold
 from subtune_jax.network import HEAD
 from subtune_jax.optimizer import Optimizer
@@ -110,7 +110,7 @@ def _augmented(
     def read(where: np.ndarray) -> np.ndarray:
         return images.read(fold.train[where])
 
-    own = data.Examples(images.labels[fold.train], None, read)
+    own = dataset.Examples(images.labels[fold.train], None, read)
 
     def augmented(piece: Any) -> tuple[jax.Array, jax.Array]:
         return inputs.labelled({}, piece, classes, chosen)

@@ -10,37 +10,17 @@ longest text, so that few programs are compiled.
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import grain.python as grain
 import numpy as np
 
 from subtune_jax import augment as augmentation
-from subtune_jax import images, splits
-from subtune_jax.contracts import Split
+from subtune_jax import dataset
+from subtune_jax.dataset import Examples
 
-RESIDENT_BYTES = 1 << 30  # larger sets stream
 Piece = Mapping[str, np.ndarray]
-
-
-class Examples(NamedTuple):
-    """A split as the network takes it.
-
-    Attributes:
-      labels: int32 `[N]`, of a regression float32, or masks, uint8 `[N, H, W]`, which
-        are always in memory.
-      inputs: `[N, ...]` of all examples, or None where they do not fit in memory.
-      read: indices `[n]` -> inputs `[n, ...]`.
-      lengths: int `[N]`: all beyond so many places of the first axis of an example is
-        padding, which may be cut; None where nothing is.
-    """
-
-    labels: np.ndarray
-    inputs: np.ndarray | None
-    read: Callable[[np.ndarray], np.ndarray]
-    lengths: np.ndarray | None = None
 
 
 class Rows(NamedTuple):
@@ -76,73 +56,6 @@ def rows(batch_size: int, multiple: int, process: int = 0, processes: int = 1) -
     padded = -(-batch_size // multiple) * multiple
     share = padded // processes
     return Rows(batch_size, padded, process * share, (process + 1) * share)
-
-
-def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
-    """The images of a split at `size` pixels square, read now if they fit in `limit`.
-
-    Masks are brought to that size too, and all are read now.
-
-    Raises:
-      ValueError: an image or mask cannot be read; the message names its file.
-    """
-
-    def one(index: int) -> np.ndarray:
-        return images.resize(split.read(int(index))["image"], size)
-
-    count = len(split.labels)
-    labels = np.asarray(split.labels, np.int32)
-    if split.mask is not None:
-        labels = _masks(split.mask, count, size)
-    if count * size * size * 3 > limit:
-        return Examples(labels, None, lambda where: np.stack([one(i) for i in where]))
-    with ThreadPoolExecutor() as pool:
-        return resident(np.stack(list(pool.map(one, range(count)))), labels)
-
-
-def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> Examples:
-    """Examples of texts.
-
-    Args:
-      encoded: int32 `[N, L, 2]`, see `Backbone.encode`.
-      labels: `[N]`.
-      lengths: that batches are cut to, ascending; the last one is L or more.
-    """
-    longest, size = lengths[-1], encoded.shape[1]
-    padded = np.pad(encoded, ((0, 0), (0, longest - size), (0, 0)))
-    counts = np.count_nonzero(encoded[..., 1], axis=1)
-    fitting = np.asarray(lengths)[np.searchsorted(lengths, counts)]
-    return resident(padded, labels)._replace(lengths=fitting)
-
-
-def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
-    """Masks `[N, size, size]`."""
-    found = np.empty((count, size, size), np.uint8)
-
-    def one(index: int) -> None:
-        found[index] = images.resize_mask(read(index), size)
-
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(one, range(count)):
-            pass  # an error of a thread is raised here
-    return found
-
-
-def resident(inputs: np.ndarray, labels: np.ndarray) -> Examples:
-    """Examples that are in memory: `inputs` `[N, ...]`, `labels` `[N, ...]`."""
-    return Examples(labels, inputs, lambda where: inputs[where])
-
-
-def subset(split: Split, count: int, seed: int) -> Split:
-    """A stratified subset of `count` examples; 0 keeps all."""
-    if not count:
-        return split
-    where, mask = splits.subset(split.labels, count, seed), split.mask
-    return Split(
-        lambda index: split.read(int(where[index])),
-        split.labels[where],
-        None if mask is None else lambda index: mask(int(where[index])),
-    )
 
 
 def training(
@@ -220,14 +133,9 @@ def sequential(examples: Examples, rows: Rows) -> Iterator[Piece]:
     return _ahead(piece, 0, -(-count // rows.batch_size))
 
 
-def length(examples: Examples, where: np.ndarray) -> int | None:
-    """What a batch of the examples `where` is cut to; None for nothing."""
-    return None if examples.lengths is None else int(examples.lengths[where].max())
-
-
 def _cut(examples: Examples, piece: Piece, where: np.ndarray) -> Piece:
     """The piece with its inputs as long as the longest of the whole batch `where`."""
-    longest = length(examples, where)
+    longest = dataset.length(examples, where)
     if longest is None:
         return piece
     return {**piece, "inputs": piece["inputs"][:, :longest]}

@@ -4,7 +4,7 @@ import numpy as np
 
 from subtune_jax import evaluate
 from subtune_jax.contracts import Variables
-from subtune_jax.data import Examples
+from subtune_jax.dataset import Examples
 from subtune_jax.network import HEAD
 from subtune_jax.setup import Setup
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from subtune_jax import (
     commands,
-    data,
+    dataset,
     delta,
     devices,
     loop,
@@ -77,7 +77,7 @@ def run(settings: Settings, given: argparse.Namespace) -> Path:
 def outputs(
     made: setup.Setup,
     variables: Variables,
-    examples: data.Examples,
+    examples: dataset.Examples,
     *,
     stop: str | None = None,
 ) -> np.ndarray:

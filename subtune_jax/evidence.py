@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import augment, data, inputs
-from subtune_jax.contracts import Evidence
+from subtune_jax import augment, data, dataset, inputs
 from subtune_jax.network import HEAD
+from subtune_jax.selectors import Evidence
 from subtune_jax.setup import Setup
 
 VIEW = augment.Augment(crop=0.2, flip=True, colour=0.4)
@@ -85,6 +85,6 @@ def _read(setup: Setup, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     seed, total = setup.settings["seed"], len(train.labels)
     for step in range(count):
         where = data.shuffled(seed, total, step * size, (step + 1) * size)
-        x = train.read(where)[:, : data.length(train, where)]
+        x = train.read(where)[:, : dataset.length(train, where)]
         tokens = setup.backbone.encode is not None
         yield (x if tokens else x.astype(np.float32)), train.labels[where]

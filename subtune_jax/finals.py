@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from subtune_jax import (
-    data,
+    dataset,
     journal,
     loop,
     masks,
@@ -29,11 +29,11 @@ from subtune_jax import (
 )
 from subtune_jax import plan as plans
 from subtune_jax.contenders import Final, Options
-from subtune_jax.contracts import Selection
 from subtune_jax.course import Candidate
 from subtune_jax.folds import Fold
 from subtune_jax.journal import Journal
 from subtune_jax.network import HEAD
+from subtune_jax.selectors import Selection
 from subtune_jax.settings import Settings
 from subtune_jax.trials import Trials
 from subtune_jax.trunk import Trunk
@@ -166,9 +166,9 @@ def _train_relative(tried: Trials, one: Final, fold: Fold, rate: float) -> _Trai
     return _Trained(logits, steps, ready.trainer.flops * steps, seconds)
 
 
-def _part(images: data.Examples, where: np.ndarray) -> data.Examples:
+def _part(images: dataset.Examples, where: np.ndarray) -> dataset.Examples:
     """The examples `where`, in memory."""
-    return data.resident(images.read(where), images.labels[where])
+    return dataset.resident(images.read(where), images.labels[where])
 
 
 def _evaluate(

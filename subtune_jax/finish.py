@@ -20,7 +20,7 @@ from subtune_jax import (
     workdir,
 )
 from subtune_jax.contracts import Variables
-from subtune_jax.data import Examples
+from subtune_jax.dataset import Examples
 from subtune_jax.loop import NonFiniteLossError
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup

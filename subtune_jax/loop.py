@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from subtune_jax import data, devices, step
-from subtune_jax.data import Examples, Feed, Rows
+from subtune_jax.data import Feed, Rows
+from subtune_jax.dataset import Examples
 from subtune_jax.devices import Devices
 from subtune_jax.sparse import Flat
 from subtune_jax.step import Fixed, Recipe, State

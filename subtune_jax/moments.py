@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subtune_jax.contracts import Seeds
+from subtune_jax.selectors import Seeds
 from subtune_jax.sparse import Flat
 
 POLICIES = ("keep", "reset", "seed")

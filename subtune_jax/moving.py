@@ -1,6 +1,6 @@
 """Masks that move: what they are in the state of a step, and what each step does.
 
-Two kinds (`contracts.Selection`). Leaves in a method's reach are trained whole, and
+Two kinds (`selectors.Selection`). Leaves in a method's reach are trained whole, and
 booleans say what of them moves now. Leaves that move as positions hold k values, and
 the positions change in the steps in which the method looks.
 
@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from subtune_jax import moments, sparse
-from subtune_jax.contracts import Seen, Selection, Selector
+from subtune_jax.selectors import Seen, Selection, Selector
 from subtune_jax.sparse import Flat
 
 SEMANTICS = ("mask_update", "mask_gradient")
@@ -32,11 +32,11 @@ class Moving(NamedTuple):
     """The part of a step's state that a moving method owns.
 
     Attributes:
-      mask: path -> booleans, or positions int32 `[k]`; see `contracts.Selection`.
+      mask: path -> booleans, or positions int32 `[k]`; see `selectors.Selection`.
       memory: of the method.
       ever: path -> booleans of the leaf's shape: was it ever selected? None of a mask
         that says one thing for the whole leaf.
-      base: path -> `[k]` of leaves that move as positions, see `contracts.Seen`.
+      base: path -> `[k]` of leaves that move as positions, see `selectors.Seen`.
     """
 
     mask: Flat

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from subtune_jax import masks, moments, moving, names, trees
-from subtune_jax.contracts import Evidence, Seen, Selection, Selector, hold
+from subtune_jax import plan as plans
+from subtune_jax.contracts import Variables
 from subtune_jax.moving import Moving, Rule
+from subtune_jax.selectors import Evidence, Seen, Selector, hold
 
 POLICIES = tuple(policy for policy in moments.POLICIES if policy != "seed")
 
@@ -60,26 +61,32 @@ def moving_masked(
 
     Raises:
       ValueError: the method does not move its mask, moves positions, or does more than
-        choose; `policy` is unknown.
+        choose; `policy` is unknown; from `update`, there are no parameters.
     """
     names.check_choice("policy", policy, POLICIES)
     _refuse_more(selector)
     selection = selector.init(evidence)
-    _refuse_positions(selection)
+    given = Variables(evidence.params, {}), evidence.blocks, selection
+    plan = plans.make(*given, moves=True)
+    if plan.places or plan.positions or plan.additive or selection.values:
+        raise ValueError(
+            "moving_masked was given a method that moves positions, adds arrays or "
+            "starts elsewhere; `subtune train` has it"
+        )
     rule = Rule(selector, policy=policy)
-    trained, first = _trained(evidence, selection)
 
     def init(params: Any) -> MovingState:
-        masks.check(params, selection.mask)
-        values = trees.pick(params, trained)
-        begin = moving.begin(rule, values, {}, first, selection.memory)
+        masks.check(params, plan.mask)
+        values = trees.pick(params, plan.values)
+        begin = moving.begin(rule, values, {}, plan.moving, plan.memory)
         begin = jax.tree.map(jnp.array, begin)
         return MovingState(jnp.zeros((), jnp.int32), tx.init(values), begin)
 
     def update(grads: Any, state: Any, params: Any = None) -> Any:
         if params is None:
             raise ValueError("moving_masked was given no params; update needs them")
-        seen = Seen(state.step, trees.pick(params, trained), trees.pick(grads, trained))
+        values, slopes = (trees.pick(tree, plan.values) for tree in (params, grads))
+        seen = Seen(state.step, values, slopes)
         done = moving.update(tx, rule, seen, state.inner, state.moving)
         updates = trees.map_leaves(
             lambda path, g: done.updates.get(path, jnp.full_like(g, -0.0)), grads
@@ -87,24 +94,6 @@ def moving_masked(
         return updates, MovingState(state.step + 1, done.opt_state, done.moving)
 
     return optax.GradientTransformation(init, cast(Any, update))
-
-
-def _trained(
-    evidence: Evidence, selection: Selection
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Paths of what may ever move; path -> the first mask of what has one."""
-    params, reach = evidence.params, selection.reach
-    whole = masks.from_blocks(params, evidence.blocks[-1])
-    for some in (selection.mask, selection.extras, reach):
-        whole = whole if some is None else masks.union(whole, some)
-    trained = tuple(p for p, flags in trees.leaves(whole).items() if np.any(flags))
-    chosen = trees.leaves(selection.mask)
-    moves = {p: chosen[p] for p, flag in trees.leaves(reach).items() if np.any(flag)}
-    for path, flags in trees.leaves(whole).items():
-        if path not in moves and np.any(flags) and not np.all(flags):
-            given = f"moving_masked was given a mask of part of {path!r}, which stays"
-            raise ValueError(f"{given}; a leaf moves, or is trained whole")
-    return trained, moves
 
 
 def _refuse_more(selector: Selector) -> None:
@@ -116,12 +105,4 @@ def _refuse_more(selector: Selector) -> None:
         raise ValueError(
             "moving_masked was given a method that changes the loss; its selector.view "
             "and selector.penalty belong in yours, or use `subtune train`"
-        )
-
-
-def _refuse_positions(selection: Selection) -> None:
-    if selection.reach is None or selection.additive is not None:
-        raise ValueError(
-            "moving_masked was given a method that moves positions or adds arrays; "
-            "`subtune train` has it"
         )

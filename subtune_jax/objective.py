@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from subtune_jax import additive, dense, taps, trees
 from subtune_jax import inputs as inputs_
-from subtune_jax.contracts import Params, Probe
+from subtune_jax.contracts import Params
 from subtune_jax.devices import AXIS
 from subtune_jax.moving import Moving
+from subtune_jax.selectors import Probe
 from subtune_jax.sparse import Flat
 
 # On a CPU three times as fast as "rbg", where bits are not thrown away.

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from subtune_jax import additive, masks, sparse, trees
-from subtune_jax.contracts import Additive, Mask, Params, Selection, Variables
-from subtune_jax.network import HEAD
+from subtune_jax.contracts import Mask, Params, Variables
+from subtune_jax.selectors import Additive, Selection
 from subtune_jax.sparse import Flat
 
 
@@ -56,7 +56,7 @@ def make(
 
     Args:
       variables: base and head.
-      blocks: from input to output.
+      blocks: from input to output, the last one the head.
       selection: what a method returned.
       batch_norm: whether trained blocks use the batch's statistics.
       moves: whether the method moves its mask: positions, where it has no reach.
@@ -66,9 +66,7 @@ def make(
     """
     params = variables.params
     nothing = trees.map_leaves(lambda path, leaf: np.False_, params)
-    whole_head = trees.map_leaves(
-        lambda path, leaf: np.bool_(path.startswith(f"{HEAD}/")), params
-    )
+    whole_head = masks.from_blocks(params, blocks[-1])
     extras = nothing if selection.extras is None else selection.extras
     reach = nothing if selection.reach is None else selection.reach
     mask = masks.union(masks.union(selection.mask, extras), whole_head)
@@ -126,5 +124,5 @@ def _counts(
         "extras": together - chosen,
         "head": head,
         "base": base,
-        "fraction": (together + added) / base,
+        "fraction": (together + added) / max(base, 1),
     }

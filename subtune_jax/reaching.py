@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Evidence, Selection
+from subtune_jax.selectors import Evidence, Selection
 
 
 def start(

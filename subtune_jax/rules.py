@@ -1,9 +1,9 @@
 """What a method does during training, checked against the optimiser and the plan."""
 
-from subtune_jax.contracts import Selector, hold
 from subtune_jax.moving import Rule
 from subtune_jax.optimizer import Optimizer
 from subtune_jax.plan import Plan
+from subtune_jax.selectors import Selector, hold
 
 
 def make(selector: Selector | None, chosen: Optimizer, plan: Plan) -> Rule | None:

@@ -11,6 +11,7 @@ import numpy as np
 from subtune_jax import (
     augment,
     data,
+    dataset,
     devices,
     inputs,
     loop,
@@ -24,16 +25,16 @@ from subtune_jax import (
 )
 from subtune_jax import moving as movings
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Selection, Selector
-from subtune_jax.data import Examples
+from subtune_jax.dataset import Examples
 from subtune_jax.loop import Predictor, Trainer
 from subtune_jax.optimizer import Optimizer
 from subtune_jax.plan import Plan
+from subtune_jax.selectors import Selection, Selector
 from subtune_jax.setup import Setup
 from subtune_jax.sparse import Flat
 from subtune_jax.step import Fixed, Recipe, State
 
-CACHE_BYTES = data.RESIDENT_BYTES  # of a trunk's output for the training examples
+CACHE_BYTES = dataset.RESIDENT_BYTES  # of a trunk's output for the training examples
 
 
 class Run(NamedTuple):
@@ -167,7 +168,7 @@ def _entrance(
     def enter(examples: Examples) -> Examples:
         outputs = loop.predict(run, state, fixed, examples)
         lengths = examples.lengths if outputs.ndim == 3 else None
-        return data.resident(outputs, examples.labels)._replace(lengths=lengths)
+        return dataset.resident(outputs, examples.labels)._replace(lengths=lengths)
 
     if _cached_bytes(made, plan.start) > CACHE_BYTES:
         return None, same

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import augment, data, dense, devices, names, optimizer, trees
+from subtune_jax import augment, data, dataset, dense, devices, names, optimizer, trees
 from subtune_jax.augment import Augment
-from subtune_jax.contracts import Backbone, Selector, Split, Task, Variables
-from subtune_jax.data import Examples, Rows
+from subtune_jax.contracts import Backbone, Split, Task, Variables
+from subtune_jax.data import Rows
+from subtune_jax.dataset import Examples
 from subtune_jax.devices import Devices
 from subtune_jax.network import HEAD
 from subtune_jax.optimizer import Optimizer
+from subtune_jax.selectors import Selector
 from subtune_jax.settings import Settings
 
 BATCH_NORMS = ("frozen", "trained")
@@ -63,12 +65,12 @@ def prepare(settings: Settings) -> Setup:
     if task.dense:
         backbone = _dense(backbone, task, made_augment)
     _check_kind(backbone, task, made_augment)
-    train = data.subset(task.train, settings["train_examples"], settings["seed"])
+    train = dataset.subset(task.train, settings["train_examples"], settings["seed"])
     if settings["batch_size"] > len(train.labels):
         given = f"batch_size={settings['batch_size']}"
         raise ValueError(f"{given}; there are {len(train.labels)} training examples")
     count = settings["validation_examples"]
-    validation = data.subset(task.validation, count, settings["seed"])
+    validation = dataset.subset(task.validation, count, settings["seed"])
     base = _host(backbone.load())
     seen = examples(backbone, train)
     if task.dense:
@@ -95,9 +97,9 @@ def examples(backbone: Backbone, split: Split) -> Examples:
       ValueError: an example cannot be read; the message names its file.
     """
     if backbone.encode is None:
-        return data.examples(split, backbone.input_shape[0])
+        return dataset.examples(split, backbone.input_shape[0])
     encoded = backbone.encode([split.read(i) for i in range(len(split.labels))])
-    return data.tokens(encoded, split.labels, backbone.lengths)
+    return dataset.tokens(encoded, split.labels, backbone.lengths)
 
 
 def dtype(setup: Setup) -> Any:

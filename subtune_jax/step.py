@@ -4,7 +4,7 @@ Only the trained part of the tree is differentiated, so that back-propagation en
 at the earliest trained block and frozen arrays have no gradient to be reduced,
 clipped or logged by accident. Of a leaf that is trained in part only k numbers leave
 the place where its gradient arises (`taps`): all that follows sees these. Arrays beside
-the leaves (`contracts.Additive`) are values like whole leaves, merged into the leaves
+the leaves (`selectors.Additive`) are values like whole leaves, merged into the leaves
 that the network uses: the gradient of such a leaf is formed whole for a moment.
 
 A moving method (`moving`) changes values of the state and never its shapes: one program
@@ -24,9 +24,10 @@ from subtune_jax import augment as augmentation
 from subtune_jax import inputs as inputs_
 from subtune_jax import moving as movings
 from subtune_jax import objective, sparse
-from subtune_jax.contracts import Additive, Backbone, Params, Seen
+from subtune_jax.contracts import Backbone, Params
 from subtune_jax.devices import AXIS
 from subtune_jax.moving import Moving, Rule
+from subtune_jax.selectors import Additive, Seen
 from subtune_jax.sparse import Flat
 
 

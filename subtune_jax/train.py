@@ -18,13 +18,13 @@ import numpy as np
 from subtune_jax import (
     checkpoint,
     commands,
-    contracts,
     devices,
     evidence,
     finish,
     loop,
     metrics_log,
     runs,
+    selectors,
     setup,
     workdir,
 )
@@ -96,7 +96,7 @@ def ready(settings: Settings, folder: Path, like: Run | None = None) -> Ready:
         made.backbone.blocks,
         selection,
         batch_norm=settings["batch_norm"],
-        moves=made.selector.update is not contracts.hold,
+        moves=made.selector.update is not selectors.hold,
     )
     spent = time.perf_counter() - begin
     workdir.claim(folder, settings)

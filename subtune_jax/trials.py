@@ -17,7 +17,7 @@ import numpy as np
 from subtune_jax import folds as folds_
 from subtune_jax import pieces, setup, training, trees, trunk
 from subtune_jax.course import Candidate, Course, State
-from subtune_jax.data import Examples
+from subtune_jax.dataset import Examples
 from subtune_jax.folds import Fold
 from subtune_jax.setup import Setup
 

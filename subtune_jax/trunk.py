@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from subtune_jax import pieces as pieces_
-from subtune_jax.data import Examples, Rows
+from subtune_jax.data import Rows
+from subtune_jax.dataset import Examples
 from subtune_jax.pieces import Own, Pieces
 
 PREFIX = ".trunk-"

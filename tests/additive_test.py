@@ -15,6 +15,7 @@ from subtune_jax import (
     additive,
     checkpoint,
     data,
+    dataset,
     delta,
     devices,
     loop,
@@ -32,7 +33,7 @@ from subtune_jax import (
 from subtune_jax import plan as plans
 from subtune_jax import step as steps
 from subtune_jax.benches import method as method_bench
-from subtune_jax.contracts import Additive, Evidence, Selection
+from subtune_jax.selectors import Additive, Evidence, Selection
 
 CLASSES, WIDTH, HEADS, PATCH, EPSILON, RATE = 3, 16, 2, 8, 1e-6, 0.1
 VIT = {"name": "vit", "variant": (WIDTH, 2, HEADS, PATCH, False), "image_size": 16}
@@ -165,7 +166,7 @@ def fit(method, count, where=None, **choices):
     flat = trees.flatten(variables.params)
     begin = steps.start(recipe, flat, variables.stats, plan.values, plan.positions)
     where = where or devices.choose("auto", jax.devices()[:1])
-    seen = data.resident(*examples())
+    seen = dataset.resident(*examples())
     rows = data.rows(8, where.size)
     feed = data.training(seen, rows, 0)
     trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
@@ -340,7 +341,7 @@ def test_a_mask_may_go_with_added_arrays_even_on_the_same_leaves():
     flat = trees.flatten(variables.params)
     begin = steps.start(recipe, flat, variables.stats, plan.values, plan.positions)
     where = devices.choose("auto", jax.devices()[:1])
-    feed = data.training(data.resident(*examples()), data.rows(8, 1), 0)
+    feed = data.training(dataset.resident(*examples()), data.rows(8, 1), 0)
     trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
     state, _ = loop.fit(trainer, state, 0, 3, lambda done, metrics: None)
     moved = np.asarray(state.partial[path]) != flat[path]

@@ -11,6 +11,7 @@ import pytest
 from subtune_jax import (
     bench,
     data,
+    dataset,
     devices,
     loop,
     losses,
@@ -32,7 +33,7 @@ from subtune_jax.benches import (
     sparse,
     start,
 )
-from subtune_jax.contracts import Selection
+from subtune_jax.selectors import Selection
 
 CONFIG = """
 import ml_collections
@@ -188,7 +189,7 @@ def test_a_new_mask_of_the_same_counts_compiles_nothing():
     where = devices.choose("shard_map", jax.devices()[:1])
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
-    examples = data.resident(images, rng.integers(0, 3, 40).astype(np.int32))
+    examples = dataset.resident(images, rng.integers(0, 3, 40).astype(np.int32))
     feed = data.training(examples, data.rows(8, 1), 0)
     piece = devices.spread(where, next(feed.pieces(0, 1)))
     transform = optimizer.make(clip_norm=1.0).transform(10, backbone.blocks)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Evidence, Seen, Selection
 from subtune_jax.methods import child_tuning_f
+from subtune_jax.selectors import Evidence, Seen, Selection
 
 SHAPES = {
     "embed/kernel": (3, 4),

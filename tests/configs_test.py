@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from subtune_jax import grid, names, settings, train
 from subtune_jax.__main__ import COMMANDS
-from subtune_jax.contracts import Evidence
 from subtune_jax.methods import dps_dense
+from subtune_jax.selectors import Evidence
 from subtune_jax.tasks import vtab
 
 FOLDER = Path(__file__).parents[1] / "configs"

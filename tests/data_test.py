@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subtune_jax import augment, data
+from subtune_jax import augment, data, dataset
 from subtune_jax.contracts import Split
 
 
@@ -48,8 +48,8 @@ def test_rows_pad_to_a_multiple_and_share_evenly(batch, multiple, processes):
 def test_a_set_that_streams_gives_the_batches_of_one_that_is_stored():
     some, images = split(23)
     rows, mixing = data.rows(6, 4), augment.make(flip=True, mixup=0.5)
-    stored = data.training(data.examples(some, 5), rows, 1, mixing)
-    streamed = data.training(data.examples(some, 5, limit=0), rows, 1, mixing)
+    stored = data.training(dataset.examples(some, 5), rows, 1, mixing)
+    streamed = data.training(dataset.examples(some, 5, limit=0), rows, 1, mixing)
     assert stored.resident["inputs"].shape == (23, 5, 5, 3)
     assert streamed.resident == {}
     pairs = zip(stored.pieces(2, 9), streamed.pieces(2, 9), strict=True)
@@ -64,7 +64,7 @@ def test_a_set_that_streams_gives_the_batches_of_one_that_is_stored():
 
 
 def test_processes_together_read_what_one_would():
-    some = data.examples(split(23)[0], 5)
+    some = dataset.examples(split(23)[0], 5)
     drawn = augment.make(crop=0.5, cutmix=1.0)
     whole = next(data.training(some, data.rows(6, 4), 1, drawn).pieces(3, 4))
     halves = [
@@ -80,24 +80,24 @@ def test_processes_together_read_what_one_would():
 @pytest.mark.parametrize("count", [1, 4, 7, 8])
 def test_sequential_reads_every_example_once(count):
     some, images = split(count)
-    pieces = list(data.sequential(data.examples(some, 5), data.rows(4, 3)))
+    pieces = list(data.sequential(dataset.examples(some, 5), data.rows(4, 3)))
     inputs = np.concatenate([p["inputs"][p["weight"] > 0] for p in pieces])
     np.testing.assert_array_equal(inputs, images)
 
 
 def test_images_are_resized_to_the_network():
-    assert data.examples(split(3)[0], 8).inputs.shape == (3, 8, 8, 3)
+    assert dataset.examples(split(3)[0], 8).inputs.shape == (3, 8, 8, 3)
 
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch_size=4; there are 3 training"):
-        data.training(data.examples(split(3)[0], 5), data.rows(4, 1), 0)
+        data.training(dataset.examples(split(3)[0], 5), data.rows(4, 1), 0)
 
 
 def test_a_subset_keeps_the_shares_of_the_classes():
-    some = data.subset(split(30)[0], 9, seed=0)
+    some = dataset.subset(split(30)[0], 9, seed=0)
     np.testing.assert_array_equal(np.bincount(some.labels), [3, 3, 3])
-    assert data.subset(split(30)[0], 0, seed=0).labels.shape == (30,)
+    assert dataset.subset(split(30)[0], 0, seed=0).labels.shape == (30,)
 
 
 def texts(counts, longest):
@@ -106,7 +106,7 @@ def texts(counts, longest):
     for row, count in enumerate(counts):
         encoded[row, :count] = row + 1, 1
     labels = np.arange(len(counts), dtype=np.int32)
-    return data.tokens(encoded, labels, (4, 8, longest))
+    return dataset.tokens(encoded, labels, (4, 8, longest))
 
 
 def test_batches_of_texts_are_cut_to_the_least_length_that_holds_them():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from subtune_jax import augment, data, dense, inputs
+from subtune_jax import augment, data, dataset, dense, inputs
 from subtune_jax.contracts import Split
 
 CLASSES, SMALL, SIZE = 3, (2, 3), (7, 9)
@@ -135,7 +135,7 @@ def test_masks_move_with_their_images(what):
     images = np.repeat(masks[..., None] * np.uint8(200), 3, -1)
     made = augment.make(**what)
     rows = data.rows(6, 1)
-    feed = data.training(data.resident(images, masks), rows, 3, made)
+    feed = data.training(dataset.resident(images, masks), rows, 3, made)
     moved = 0
     for piece in feed.pieces(0, 4):
         found, targets = inputs.labelled(feed.resident, piece, 2, made)
@@ -190,8 +190,8 @@ def split(count=13, size=6):
 def test_masks_stream_as_they_are_stored():
     some, images, masks = split()
     rows, flip = data.rows(4, 3), augment.make(flip=True)
-    stored = data.training(data.examples(some, 6), rows, 1, flip)
-    streamed = data.training(data.examples(some, 6, limit=0), rows, 1, flip)
+    stored = data.training(dataset.examples(some, 6), rows, 1, flip)
+    streamed = data.training(dataset.examples(some, 6, limit=0), rows, 1, flip)
     pairs = zip(stored.pieces(2, 7), streamed.pieces(2, 7), strict=True)
     for here, there in pairs:
         where = here["index"]
@@ -204,7 +204,7 @@ def test_masks_stream_as_they_are_stored():
 
 def test_masks_are_resized_to_the_nearest_and_images_are_not():
     some, _, masks = split()
-    found = data.examples(some._replace(mask=lambda i: 9 * masks[i]), 12)
+    found = dataset.examples(some._replace(mask=lambda i: 9 * masks[i]), 12)
     np.testing.assert_array_equal(found.labels, 9 * masks.repeat(2, 1).repeat(2, 2))
     assert found.labels.dtype == np.uint8
     assert found.inputs.shape == (13, 12, 12, 3)
@@ -212,7 +212,7 @@ def test_masks_are_resized_to_the_nearest_and_images_are_not():
 
 def test_a_subset_keeps_images_and_masks_together():
     some, images, masks = split()
-    few = data.subset(some, 5, seed=1)
+    few = dataset.subset(some, 5, seed=1)
     assert len(few.labels) == 5
     for index in range(5):
         (where,) = [
@@ -229,7 +229,7 @@ def test_an_error_of_a_mask_is_told_with_its_name():
 
     some = split()[0]._replace(mask=broken)
     with pytest.raises(ValueError, match="mask 4 is broken"):
-        data.examples(some, 6)
+        dataset.examples(some, 6)
 
 
 def test_stored_values_become_classes():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Evidence, Seen, Selection
 from subtune_jax.methods import dps_dense, dps_mix
+from subtune_jax.selectors import Evidence, Seen, Selection
 
 METHODS = {"dps_dense": dps_dense, "dps_mix": dps_mix}
 SHAPES = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from subtune_jax import masks, names, trees
-from subtune_jax.contracts import Evidence
+from subtune_jax.selectors import Evidence
 
 SHAPES = {
     "stem/conv/kernel": (2, 2, 1, 4),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from subtune_jax import evidence, losses, masks, names, scores, settings, setup, trees
-from subtune_jax.contracts import Evidence
 from subtune_jax.methods import gps
+from subtune_jax.selectors import Evidence
 
 RNG = np.random.default_rng(0)
 

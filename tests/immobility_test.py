@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from subtune_jax import (
-    contracts,
     devices,
     evidence,
     loop,
@@ -17,6 +16,7 @@ from subtune_jax import (
     optimizer,
     outcome,
     runs,
+    selectors,
     settings,
     setup,
     trees,
@@ -105,7 +105,7 @@ def test_unselected_elements_never_move(network, method, batch_norm):
         clip_norm=0.5,
         warmup_steps=5,
     )
-    moves = selector.update is not contracts.hold
+    moves = selector.update is not selectors.hold
     plan = plans.make(
         made.variables,
         made.backbone.blocks,

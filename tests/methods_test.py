@@ -11,16 +11,17 @@ import pytest
 
 from subtune_jax import (
     additive,
-    contracts,
     masks,
     moving,
     names,
     optimizer,
     rules,
+    selectors,
     trees,
 )
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Evidence, Seen, Selection, Variables
+from subtune_jax.contracts import Variables
+from subtune_jax.selectors import Evidence, Seen, Selection
 
 METHODS = names.plugins("methods")
 SPARSE = ("random", "magnitude")
@@ -37,7 +38,7 @@ def load(method):
     return names.load("methods", {"name": method, **tiny(method)})
 
 
-MOVING = [name for name in METHODS if load(name).update is not contracts.hold]
+MOVING = [name for name in METHODS if load(name).update is not selectors.hold]
 STATIC = [name for name in METHODS if name not in MOVING]
 
 

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from subtune_jax import moments, moving, optimizer
-from subtune_jax.contracts import Moved, Seeds, Seen, Selector
 from subtune_jax.moving import Rule
+from subtune_jax.selectors import Moved, Seeds, Seen, Selector
 
 B1, B2, EPSILON, RATE, DECAY = 0.9, 0.999, 1e-8, 0.1, 0.01
 STEPS, SHAPE = 12, (3, 5)

@@ -1,5 +1,7 @@
 """Masks that move in an optax loop of one's own: what moves, rests, is refused."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,6 @@ import optax
 import pytest
 
 import subtune_jax as st
-from subtune_jax.contracts import Evidence, Moved, Selection, Selector
 from subtune_jax.methods import (
     badam,
     blocks,
@@ -18,9 +19,14 @@ from subtune_jax.methods import (
     mixout,
     spiel,
 )
+from subtune_jax.selectors import Evidence, Moved, Selection, Selector
 
 RATE, MOMENTUM, DECAY, STEPS = 0.1, 0.9, 0.2, 9
-SHAPES = {"below": {"kernel": (6, 4), "bias": (4,)}, "head": {"kernel": (4, 3)}}
+SHAPES = {
+    "below": {"kernel": (6, 4), "bias": (4,)},
+    "middle": {"kernel": (4, 4)},
+    "head": {"kernel": (4, 3)},
+}
 
 
 def drawn(seed):
@@ -39,8 +45,8 @@ def sgd():
     return optax.chain(optax.trace(MOMENTUM), decays, optax.scale(-RATE))
 
 
-def follow(selector, tx=None, **more):
-    """Values after every step, and how many programs there were."""
+def follow(selector, tx=None, masks=None, **more):
+    """Values before the first step and after every one; what moved, into `masks`."""
     tx = st.moving_masked(sgd() if tx is None else tx, selector, evidence(), **more)
     params = jax.tree.map(jnp.asarray, drawn(0))
     state, history = tx.init(params), [drawn(0)]
@@ -53,6 +59,8 @@ def follow(selector, tx=None, **more):
     for number in range(STEPS):
         params, state = step(params, state, drawn(1 + number))
         history.append(jax.tree.map(np.asarray, params))
+        if masks is not None:
+            masks.append({p: np.asarray(m) for p, m in state.moving.mask.items()})
     assert step._cache_size() == 1
     return history
 
@@ -136,19 +144,23 @@ def test_nothing_outside_the_mask_moves_whatever_the_optimizer(name):
     [
         child_tuning_f.make(pattern=".*"),
         gmt.make(),
-        lisa.make(count=1, period_steps=2, pattern="below"),
-        badam.make(period_steps=2, pattern="below"),
+        lisa.make(count=1, period_steps=2, pattern="below|middle"),
+        badam.make(period_steps=2, pattern="below|middle"),
     ],
     ids=["child_tuning_f", "gmt", "lisa", "badam"],
 )
-def test_every_method_of_whole_leaves_follows_in_one_program(selector):
-    found = follow(selector, optax.adam(0.1))
-    moved = [
-        after["below"]["kernel"] != before["below"]["kernel"]
-        for before, after in zip(found, found[1:], strict=False)
-    ]
-    assert np.any(moved)
-    assert np.isfinite(found[-1]["below"]["kernel"]).all()
+def test_every_method_of_whole_leaves_moves_its_mask_and_no_more(selector):
+    masks = []
+    found = follow(selector, optax.adam(0.1), masks)
+    for before, after, mask in zip(found, found[1:], masks, strict=False):
+        for block in ("below", "middle"):
+            kernel = SHAPES[block]["kernel"]
+            here = np.broadcast_to(mask[f"{block}/kernel"], kernel)
+            changed = before[block]["kernel"] != after[block]["kernel"]
+            np.testing.assert_array_equal(changed, here)
+        assert (before["head"]["kernel"] != after["head"]["kernel"]).all()
+    kernels = [np.broadcast_to(m["below/kernel"], (6, 4)) for m in masks]
+    assert any((one != other).any() for one, other in itertools.pairwise(kernels))
 
 
 @pytest.mark.parametrize(

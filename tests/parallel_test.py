@@ -14,6 +14,7 @@ from subtune_jax import (
     choose,
     costs,
     data,
+    dataset,
     devices,
     evidence,
     loop,
@@ -28,7 +29,7 @@ from subtune_jax import (
 from subtune_jax import plan as plans
 from subtune_jax import step as steps_
 from subtune_jax.backbones import bert
-from subtune_jax.contracts import Selection
+from subtune_jax.selectors import Selection
 
 STEPS = 8
 BATCH = 30  # divides by 1 and 2, not by 4 and 8
@@ -37,7 +38,7 @@ BATCH = 30  # divides by 1 and 2, not by 4 and 8
 def examples(seed=0, count=100, size=8, classes=3):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8)
-    return data.resident(images, rng.integers(0, classes, count).astype(np.int32))
+    return dataset.resident(images, rng.integers(0, classes, count).astype(np.int32))
 
 
 def network():

@@ -9,7 +9,7 @@ the labels back.
 import jax
 import numpy as np
 
-from subtune_jax import data, devices, names, settings, setup, trees
+from subtune_jax import dataset, devices, names, settings, setup, trees
 from subtune_jax.contracts import Split, Task, Variables
 
 CLASSES = 4
@@ -52,7 +52,7 @@ def made(block, **more):
         task=Task("planted", tuple("abcd"), **splits),
         base=Variables(base, whole.stats),
         variables=Variables({**base, "head": head}, whole.stats),
-        train=data.examples(splits["train"], 8),
-        validation=data.examples(splits["validation"], 8),
+        train=dataset.examples(splits["train"], 8),
+        validation=dataset.examples(splits["validation"], 8),
         devices=devices.choose("shard_map", jax.devices()[:1]),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from subtune_jax import masks, names, trees
-from subtune_jax.contracts import Evidence, Probe, Seen, Selection
+from subtune_jax.selectors import Evidence, Probe, Seen, Selection
 
 SHAPES = {
     "stem/conv/kernel": (3, 3, 40, 5),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from subtune_jax import masks, names, trees
-from subtune_jax.contracts import Evidence, Seen, Selection
+from subtune_jax.selectors import Evidence, Seen, Selection
 
 BLOCKS = ("stem", "block1", "block2", "block3", "block4", "top", "head")
 REPEATED = BLOCKS[1:5]

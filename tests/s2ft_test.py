@@ -6,7 +6,7 @@ import pytest
 
 from subtune_jax import names, trees
 from subtune_jax.backbones import vit
-from subtune_jax.contracts import Evidence
+from subtune_jax.selectors import Evidence
 
 WIDTH, HEADS = 16, 2
 

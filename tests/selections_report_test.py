@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from subtune_jax import choose
-from subtune_jax.report import counts, selections, themes
+from subtune_jax.report import counts, kernels, selections, themes
 
 DOTS = 130  # pixels an inch
 BLOCKS = ("stem", "b10", "b2", "gone", "top")
@@ -172,7 +172,7 @@ MARKED = PLAIN > 0.9
 PICTURES = {
     "shares": lambda theme: selections.shares({"a": SELECTED}, {"s": MASS}, theme),
     "neurons": lambda theme: selections.neurons({"a": np.array([0, 1, 9])}, theme),
-    "kernel": lambda theme: selections.kernel(PLAIN, {"a": MARKED}, "k", theme),
+    "kernel": lambda theme: kernels.kernel(PLAIN, {"a": MARKED}, "k", theme),
     "overlaps": lambda theme: selections.overlaps(
         ["a", "b"], np.eye(2), np.eye(2), theme
     ),
@@ -199,7 +199,7 @@ def test_a_picture_is_a_png_of_the_stated_size_on_paper_of_its_theme(name, theme
 @pytest.mark.parametrize(("rows", "high"), [(1, 3.0), (40, 4.6), (500, 8.0)])
 def test_a_kernel_is_as_high_as_its_inputs_need(rows, high):
     scores = np.ones((rows, 3))
-    content = selections.kernel(scores, {"a": scores > 2}, "k")
+    content = kernels.kernel(scores, {"a": scores > 2}, "k")
     assert np.allclose(size(content), (DOTS * 10, DOTS * high), atol=1)
 
 
@@ -239,7 +239,7 @@ def test_marks_stand_on_the_selected_elements_of_a_convolution(monkeypatch):
     scores = np.random.default_rng(10).random((2, 3, 4, 5))
     scores[0, 0, 0, 0] = 0
     chosen = {"a": scores > 0.8, "b": scores > 0.9}
-    axes = drawn(monkeypatch, selections.kernel, scores, chosen, "k").axes[0]
+    axes = drawn(monkeypatch, kernels.kernel, scores, chosen, "k").axes[0]
     for line, flags in zip(axes.lines, chosen.values(), strict=True):
         places = {
             (neuron, (i * 3 + j) * 4 + k)
@@ -255,7 +255,7 @@ def test_marks_stand_on_the_selected_elements_of_a_convolution(monkeypatch):
 
 
 def test_a_kernel_of_zeros_is_drawn():
-    content = selections.kernel(np.zeros((3, 4)), {"a": np.zeros((3, 4), bool)}, "k")
+    content = kernels.kernel(np.zeros((3, 4)), {"a": np.zeros((3, 4), bool)}, "k")
     assert size(content) == (1300, 390)
 
 
@@ -271,11 +271,11 @@ def test_cells_hold_the_overlap_and_chance_beside_it(monkeypatch):
 REFUSED = {
     "to draw; there must be 1 to 3": lambda: selections.neurons({}),
     "a, b, c, d to draw": lambda: selections.neurons(dict.fromkeys("abcd")),
-    "there must be 1 to 2": lambda: selections.kernel(
+    "there must be 1 to 2": lambda: kernels.kernel(
         PLAIN, dict.fromkeys("abc", MARKED), "k"
     ),
-    "a kernel is": lambda: selections.kernel(np.ones(3), {"a": np.ones(3)}, "k"),
-    r"mask 'a' is \(2,\)": lambda: selections.kernel(PLAIN, {"a": np.ones(2)}, "k"),
+    "a kernel is": lambda: kernels.kernel(np.ones(3), {"a": np.ones(3)}, "k"),
+    r"mask 'a' is \(2,\)": lambda: kernels.kernel(PLAIN, {"a": np.ones(2)}, "k"),
     "'s' has the blocks": lambda: selections.shares({"a": SELECTED}, {"s": {}}),
     "for 1 names both are": lambda: selections.overlaps(["a"], np.eye(2), np.eye(2)),
 }
@@ -291,7 +291,8 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(words):
 def test_every_picture_is_tested():
     found = [
         name
-        for name, one in inspect.getmembers(selections, inspect.isfunction)
-        if one.__module__ == selections.__name__ and not name.startswith("_")
+        for module in (selections, kernels)
+        for name, one in inspect.getmembers(module, inspect.isfunction)
+        if one.__module__ == module.__name__ and not name.startswith("_")
     ]
     assert sorted(found) == sorted(PICTURES)

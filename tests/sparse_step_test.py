@@ -13,6 +13,7 @@ from subtune_jax import (
     choose,
     compact,
     data,
+    dataset,
     devices,
     loop,
     losses,
@@ -28,7 +29,7 @@ from subtune_jax import masks as masks_
 from subtune_jax import plan as plans
 from subtune_jax import step as steps
 from subtune_jax.backbones import vit
-from subtune_jax.contracts import Selection
+from subtune_jax.selectors import Selection
 
 STEPS = 100
 NETWORKS = names.plugins("backbones")
@@ -165,7 +166,7 @@ def trainer(mask_of, where=None, batch=8):
     where = where or devices.choose("auto", jax.devices()[:1])
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (16, *backbone.input_shape), dtype=np.uint8)
-    examples = data.resident(images, rng.integers(0, 3, 16).astype(np.int32))
+    examples = dataset.resident(images, rng.integers(0, 3, 16).astype(np.int32))
     feed = data.training(examples, data.rows(batch, where.size), 0)
     ready, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
     return plan, ready, state

@@ -7,6 +7,7 @@ import pytest
 
 from subtune_jax import (
     data,
+    dataset,
     devices,
     inputs,
     loop,
@@ -19,8 +20,8 @@ from subtune_jax import (
 from subtune_jax import plan as plans
 from subtune_jax import step as steps
 from subtune_jax.backbones import mlp
-from subtune_jax.contracts import Evidence
 from subtune_jax.methods import spiel
+from subtune_jax.selectors import Evidence
 
 STEPS, PERIOD, LOOKS, DROPS, FRACTION = 17, 6, 3, 0.5, 0.1
 B1, B2, EPSILON, CLASSES = 0.9, 0.999, 1e-8, 3
@@ -46,7 +47,7 @@ def selection(world, **arguments):
 
 def batches(world):
     *_, images, labels = world
-    feed = data.training(data.resident(images, labels), data.rows(8, 1), 0)
+    feed = data.training(dataset.resident(images, labels), data.rows(8, 1), 0)
     return feed, [piece["index"] for piece in feed.pieces(0, STEPS)]
 
 

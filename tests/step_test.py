@@ -10,7 +10,7 @@ from subtune_jax import data as data_
 from subtune_jax import devices, loop, losses, names, sparse, trees
 from subtune_jax import plan as plans
 from subtune_jax import step as steps
-from subtune_jax.contracts import Selection
+from subtune_jax.selectors import Selection
 
 CLASSES = 3
 

@@ -9,7 +9,8 @@ import pytest
 
 from subtune_jax import additive, names, trees
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Evidence, Probe, Variables
+from subtune_jax.contracts import Variables
+from subtune_jax.selectors import Evidence, Probe
 
 SHAPES = {
     "stem/conv/kernel": (2, 2, 1, 3),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subtune_jax import data, fetch, losses, names, splits, text_tasks
+from subtune_jax import dataset, fetch, losses, names, splits, text_tasks
 from subtune_jax.contracts import Split
 from subtune_jax.fetch import archives
 from subtune_jax.tasks import movie_sentiment
@@ -56,7 +56,7 @@ def test_numbers_are_drawn_as_if_their_tenths_were_classes(numbers, drawn, seed)
 def test_a_larger_subset_of_numbers_contains_a_smaller_one(shares, seed):
     numbers = np.random.default_rng(seed).normal(size=200).astype(np.float32)
     split = Split(lambda index: {"text": str(index)}, numbers)
-    less, more = (data.subset(split, 10 * share, seed) for share in sorted(shares))
+    less, more = (dataset.subset(split, 10 * share, seed) for share in sorted(shares))
     assert set(texts(less)) <= set(texts(more))
     for found, share in ((less, min(shares)), (more, max(shares))):
         chosen = [int(text) for text in texts(found)]

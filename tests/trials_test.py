@@ -9,7 +9,7 @@ import pytest
 
 from subtune_jax import course as courses
 from subtune_jax import (
-    data,
+    dataset,
     devices,
     folds,
     loop,
@@ -25,7 +25,7 @@ from subtune_jax import (
     trunk,
 )
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Selection
+from subtune_jax.selectors import Selection
 
 NETWORKS = names.plugins("backbones")
 STEPS = 4
@@ -324,7 +324,7 @@ def test_a_step_costs_what_is_priced(network):
 def test_texts_are_read_no_longer_than_the_longest_of_them():
     backbone = noise.network("bert")
     few = backbone.encode([{"text": "a b"}, {"text": "a"}])
-    parts = [data.tokens(few[i : i + 1], np.arange(1), (4, 5, 8)) for i in (0, 1)]
+    parts = [dataset.tokens(few[i : i + 1], np.arange(1), (4, 5, 8)) for i in (0, 1)]
     both = trials.join(*parts)
     assert both.read(np.array([1, 0])).shape == (2, 8, 2)
     cut = trunk.cut(both).read(np.array([1, 0]))

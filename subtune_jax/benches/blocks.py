@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from subtune_jax import augment, costs, measure, optimizer, runs, setup, trees
 from subtune_jax import masks as masks_
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Selection
 from subtune_jax.plan import Plan
+from subtune_jax.selectors import Selection
 from subtune_jax.settings import Settings
 from subtune_jax.setup import Setup
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from subtune_jax import augment, data, evidence, loop, measure, plan, runs
+from subtune_jax import augment, dataset, evidence, loop, measure, plan, runs
 from subtune_jax.runs import Run
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
@@ -66,7 +66,9 @@ def _turn(ready: Run, state: State, first: int) -> tuple[State, float, float]:
     return state, time.perf_counter() - begin, waited
 
 
-def _streamed(made: Setup) -> data.Examples:
+def _streamed(made: Setup) -> dataset.Examples:
     settings = made.settings
-    split = data.subset(made.task.train, settings["train_examples"], settings["seed"])
-    return data.examples(split, made.backbone.input_shape[0], limit=0)
+    split = dataset.subset(
+        made.task.train, settings["train_examples"], settings["seed"]
+    )
+    return dataset.examples(split, made.backbone.input_shape[0], limit=0)

@@ -21,10 +21,10 @@ from subtune_jax import (
     updates,
 )
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Selection
 from subtune_jax.methods import full
 from subtune_jax.plan import Plan
 from subtune_jax.runs import Run
+from subtune_jax.selectors import Selection
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
 

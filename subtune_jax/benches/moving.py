@@ -16,21 +16,21 @@ import numpy as np
 
 from subtune_jax import (
     augment,
-    contracts,
     devices,
     evidence,
     measure,
     rules,
     runs,
+    selectors,
     trees,
     updates,
 )
 from subtune_jax import moving as movings
 from subtune_jax import plan as plans
-from subtune_jax.contracts import Selector
 from subtune_jax.methods import dps_dense, gmt, spiel
 from subtune_jax.plan import Plan
 from subtune_jax.runs import Run
+from subtune_jax.selectors import Selector
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
 
@@ -91,7 +91,7 @@ def plan_of(made: Setup, selector: Selector) -> Plan:
         made.backbone.blocks,
         selector.init(evidence.make(made)),
         batch_norm=made.settings["batch_norm"],
-        moves=selector.update is not contracts.hold,
+        moves=selector.update is not selectors.hold,
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from subtune_jax import choose, evidence, losses, measure, trees
 from subtune_jax.backbones import vit
-from subtune_jax.contracts import Evidence
 from subtune_jax.methods import gps
+from subtune_jax.selectors import Evidence
 from subtune_jax.setup import Setup
 
 PASSES, EPOCHS = 3.0, 1.2

@@ -19,9 +19,9 @@ from subtune_jax import (
     structured,
 )
 from subtune_jax.benches import method
-from subtune_jax.contracts import Evidence, Selection
 from subtune_jax.methods import full, gps, random
 from subtune_jax.runs import Run
+from subtune_jax.selectors import Evidence, Selection
 from subtune_jax.setup import Setup
 from subtune_jax.step import State
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import masks, names
-from subtune_jax.contracts import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
+from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
 
 TINY: dict[str, Any] = {}
 ORDERS = ("random", "ascending", "descending")

@@ -11,7 +11,7 @@ norms has biases in its norms alone.
 from typing import Any
 
 from subtune_jax import masks
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from subtune_jax import masks
-from subtune_jax.contracts import Evidence, Selection, Selector
 from subtune_jax.names import near
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"pattern": ".*"}
 

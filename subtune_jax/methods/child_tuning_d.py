@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import choose, masks, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 REPEATED = r"(block|layer|hidden)\d[^/]*"  # names of the blocks that a network repeats
 TINY: dict[str, Any] = {}

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import reaching
-from subtune_jax.contracts import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods import child_tuning_d
+from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
 
 SIDES = 1 << 16  # of the coin
 TINY: dict[str, Any] = {}

@@ -37,8 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import reaching
-from subtune_jax.contracts import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods import dps_dense
+from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
 
 TINY: dict[str, Any] = {"update_ratio": 0.25}
 EXPLORES, OPENS, HOLDS = range(

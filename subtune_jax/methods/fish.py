@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from subtune_jax import choose, masks, scores, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"fraction": 0.2, "examples": 4}
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import choose, masks, reaching, tops
-from subtune_jax.contracts import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

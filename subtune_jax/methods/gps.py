@@ -20,7 +20,8 @@ import jax
 import numpy as np
 
 from subtune_jax import choose, losses, masks, names, scores, trees
-from subtune_jax.contracts import Evidence, Mask, Selection, Selector
+from subtune_jax.contracts import Mask
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"loss": "task"}
 LOG = logging.getLogger(__name__)

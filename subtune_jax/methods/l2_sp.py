@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import masks
-from subtune_jax.contracts import Evidence, Probe, Selection, Selector
 from subtune_jax.network import HEAD
+from subtune_jax.selectors import Evidence, Probe, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from subtune_jax import masks
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"count": 1}
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from subtune_jax import choose, masks
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"rank_budget": 1, "filter_rank": 2}
 

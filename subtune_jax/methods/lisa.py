@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import masks
-from subtune_jax.contracts import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
+from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
 
 TINY: dict[str, Any] = {"count": 1, "period_steps": 2}
 

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from subtune_jax import masks, names
-from subtune_jax.contracts import Evidence, Params, Probe, Selection, Selector
+from subtune_jax.contracts import Params
 from subtune_jax.methods.child_tuning_d import REPEATED
 from subtune_jax.network import HEAD
+from subtune_jax.selectors import Evidence, Probe, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

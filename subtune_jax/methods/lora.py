@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from subtune_jax import masks
-from subtune_jax.contracts import Additive, Evidence, Selection, Selector
+from subtune_jax.selectors import Additive, Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"rank": 2, "among": ".*kernel"}
 

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from subtune_jax import choose, masks, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 EPOCHS = 3
 TINY: dict[str, Any] = {"lottery_steps": 2, "learning_rate": 1e-3}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from subtune_jax import choose, masks, scores
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"count": 1}
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

@@ -10,7 +10,7 @@ Hugging Face PEFT is this one: random, of linear layers, with a budget per array
 from typing import Any
 
 from subtune_jax import choose, masks, scores
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"count": 1}
 

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

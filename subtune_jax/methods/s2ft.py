@@ -14,7 +14,8 @@ wants contiguous memory.
 from typing import Any
 
 from subtune_jax import choose, coupled, masks, names, scores, structured
-from subtune_jax.contracts import Evidence, Mask, Selection, Selector
+from subtune_jax.contracts import Mask
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"part": "neurons", "fraction": 0.2}
 PARTS = ("channels", "down", "heads", "neurons")

@@ -19,7 +19,7 @@ evaluation mode.
 from typing import Any
 
 from subtune_jax import choose, masks, scores, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {"batches": 2}
 

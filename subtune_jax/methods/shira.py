@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from subtune_jax import choose, masks, names, scores, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 KINDS = ("struct", "random", "magnitude", "gradient", "snip")
 TINY: dict[str, Any] = {"fraction": 0.1, "batches": 1}

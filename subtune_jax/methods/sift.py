@@ -16,7 +16,7 @@ nearest. It throws the first gradient away once it has chosen by it, and so do w
 from typing import Any
 
 from subtune_jax import choose, masks, scores, trees
-from subtune_jax.contracts import Evidence, Selection, Selector
+from subtune_jax.selectors import Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {}
 

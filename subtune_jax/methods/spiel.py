@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import choose, masks, tops
-from subtune_jax.contracts import Evidence, Moved, Seeds, Seen, Selection, Selector
+from subtune_jax.selectors import Evidence, Moved, Seeds, Seen, Selection, Selector
 
 TINY: dict[str, Any] = {"fraction": 0.1, "period_steps": 4, "accumulate_steps": 2}
 Memory = dict[str, dict[str, jax.Array]]

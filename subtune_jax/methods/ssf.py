@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Additive, Evidence, Selection, Selector
+from subtune_jax.selectors import Additive, Evidence, Selection, Selector
 
 TINY: dict[str, Any] = {}
 SPREAD = 0.02  # standard deviation of the values to start from

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax import masks, trees
-from subtune_jax.contracts import Additive, Evidence, Probe, Selection, Selector
+from subtune_jax.selectors import Additive, Evidence, Probe, Selection, Selector
 
 TINY: dict[str, Any] = {}
 NORMS = r".*norm[^/]*/(scale|bias)"

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from subtune_jax import stability
@@ -130,7 +129,7 @@ def overlaps(runs: Mapping[str, Run], theme: Theme = LIGHT) -> bytes:
     figure = themes.canvas(WIDTH, 3.4, theme)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, before in zip(panels, (True, False), strict=True):
-        for run, color in zip(runs.values(), _colors(theme), strict=False):
+        for run, color in zip(runs.values(), themes.series(theme), strict=False):
             found = jaccards(run, before)
             own, chance = np.array(list(found.values())).T
             look: dict[str, Any] = {"color": color, "lw": 1.8, "marker": "o", "ms": 3.5}
@@ -143,7 +142,7 @@ def overlaps(runs: Mapping[str, Run], theme: Theme = LIGHT) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     lines = [*panels[0].lines[::2], panels[0].lines[1]]
     names = [*(themes.cut(name, 24) for name in runs), "dotted: random masks as large"]
-    _legend(figure, lines, names, theme)
+    themes.legend(figure, (lines, names), theme)
     return themes.png(figure)
 
 
@@ -182,7 +181,7 @@ def often(runs: Mapping[str, Run], path: str, theme: Theme = LIGHT) -> bytes:
         themes.frame(right, f"{short}: elements by how often selected", theme)
         right.set_xlabel("masks that selected it", color=theme.muted, fontsize=9)
     handles, labels = grid[0][1].get_legend_handles_labels()
-    _legend(figure, handles[::-1], labels[::-1], theme)
+    themes.legend(figure, (handles[::-1], labels[::-1]), theme)
     return themes.png(figure)
 
 
@@ -214,9 +213,8 @@ def _map(
     axes: Axes, image: np.ndarray, theme: Theme, label: str, top: float = 0.0
 ) -> None:
     """An image from 0 to `top`, or to its largest value, with a bar of its colours."""
-    ramp = LinearSegmentedColormap.from_list("ramp", [theme.faint, theme.train])
     scale = Normalize(0, top or np.nanmax(image) or 1.0)
-    shown = axes.imshow(image, ramp, scale, aspect="auto")
+    shown = axes.imshow(image, themes.ramp(theme), scale, aspect="auto")
     figure: Any = axes.figure
     bar = figure.colorbar(shown, ax=axes, pad=0.02)
     bar.outline.set_visible(False)
@@ -247,14 +245,3 @@ def _histogram(
     axes.set_yscale("log")
     axes.set_ylim(0.5, 3 * max(sizes.max(), expected.max()))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-
-
-def _legend(figure: Figure, handles: Any, names: Sequence[str], theme: Theme) -> None:
-    figure.legend(
-        handles, names, loc="outside lower left", ncols=4, fontsize=8, frameon=False,
-        labelcolor=theme.ink,
-    )  # fmt: skip
-
-
-def _colors(theme: Theme) -> tuple[str, str, str]:
-    return theme.train, theme.validation, theme.muted

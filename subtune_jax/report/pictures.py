@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -110,7 +109,7 @@ def confusion(
         return
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    colors = LinearSegmentedColormap.from_list("share", [theme.faint, theme.train])
+    colors = themes.ramp(theme)
     axes.imshow(np.sqrt(share), cmap=colors, vmin=0, vmax=1, interpolation="nearest")
     if count <= 12:
         for row, column in np.ndindex(matrix.shape):

@@ -4,18 +4,16 @@ They draw what `counts` counted, as PNG files of 130 pixels an inch in either th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from subtune_jax.report import counts, themes
 from subtune_jax.report.themes import LIGHT, Theme
 
 WIDTH = 10  # inches
-LARGEST = 1e4  # times the smallest score that has a colour of its own
 Selected = Mapping[str, tuple[int, int]]  # block -> (elements selected, elements)
 
 
@@ -39,8 +37,8 @@ def shares(
     Raises:
       ValueError: none or four of either, or other blocks.
     """
-    _refuse(choices, 3)
-    _refuse(masses, 3)
+    themes.bounded(choices, 3)
+    themes.bounded(masses, 3)
     sizes = next(iter(choices.values()))
     blocks = list(sizes)
     for name, one in (*choices.items(), *masses.items()):
@@ -53,7 +51,7 @@ def shares(
     _strokes(right, [size for _, size in sizes.values()], theme)
     themes.frame(right, "its share of the sum of scores", theme, grid=False)
     for axes, side in ((left, "left"), (right, "right")):
-        _legend(axes, theme, side)
+        themes.legend(axes.figure, axes.get_legend_handles_labels(), theme, side)
     return themes.png(figure)
 
 
@@ -67,65 +65,23 @@ def neurons(choices: Mapping[str, np.ndarray], theme: Theme = LIGHT) -> bytes:
     Raises:
       ValueError: none or four choices.
     """
-    _refuse(choices, 3)
+    themes.bounded(choices, 3)
     figure = themes.canvas(WIDTH, 3.6, theme)
     axes = figure.subplots()
     found = {name: counts.histogram(one) for name, one in choices.items()}
     names, wide = list(max(found.values(), key=len)), 0.8 / len(found)
     for at, (label, one) in enumerate(found.items()):
         places = np.arange(len(one)) + (at - (len(found) - 1) / 2) * wide
-        look = {"label": label, "color": _colors(theme)[at]}
+        look = {"label": label, "color": themes.series(theme)[at]}
         bars = axes.bar(places, list(one.values()), 0.92 * wide, **look)
         texts = [f"{number:,}" if number else "" for number in one.values()]
         axes.bar_label(bars, texts, fontsize=7, color=theme.ink, padding=1)
     themes.frame(axes, "neurons by how many of their inputs were selected", theme)
     axes.set_xticks(range(len(names)), [name.replace("-", "–") for name in names])
     axes.margins(y=0.1)
-    _labels(axes, "inputs selected", "neurons", theme)
+    themes.labels(axes, "inputs selected", "neurons", theme)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _legend(axes, theme)
-    return themes.png(figure)
-
-
-def kernel(
-    scores: np.ndarray,
-    choices: Mapping[str, np.ndarray],
-    name: str,
-    theme: Theme = LIGHT,
-) -> bytes:
-    """One kernel's scores on a log scale, a row an input, a column a neuron.
-
-    Scores below a ten-thousandth of the largest are drawn as that. The picture is 10
-    inches wide and 3 to 8 high: 1.8 inches plus 0.07 an input.
-
-    Args:
-      scores: `[in, out]` or `[h, w, in, out]`, 0 or more; the latter is read as
-        `[h * w * in, out]`.
-      choices: name -> mask of that shape, to be marked; one or two.
-      name: of the kernel, for the heading.
-      theme: colours.
-
-    Raises:
-      ValueError: no kernel, none or three choices, or a mask of another shape.
-    """
-    _refuse(choices, 2)
-    shape = np.shape(scores)
-    if len(shape) < 2 or not np.size(scores):
-        raise ValueError(f"an array {shape}; a kernel is [..., in, out]")
-    image = np.asarray(scores, float).reshape(-1, shape[-1])
-    top, height = image.max() or 1.0, min(max(1.8 + 0.07 * len(image), 3.0), 8.0)
-    figure = themes.canvas(WIDTH, height, theme)
-    axes = figure.subplots()
-    _image(axes, image, top, theme)
-    cell = 72 * min(8 / image.shape[1], (height - 1.2) / image.shape[0])  # points
-    for at, (label, flags) in enumerate(choices.items()):
-        if np.shape(flags) != shape:
-            raise ValueError(f"mask {label!r} is {np.shape(flags)}; not {shape}")
-        rows, columns = np.nonzero(np.asarray(flags).reshape(image.shape))
-        _marks(axes, rows, columns, f"{label}: {len(rows):,}", at, cell, theme)
-    themes.frame(axes, f"scores of {themes.cut(name, 60)}", theme, grid=False)
-    _labels(axes, "neuron", "input", theme)
-    _legend(axes, theme)
+    themes.legend(axes.figure, axes.get_legend_handles_labels(), theme)
     return themes.png(figure)
 
 
@@ -155,7 +111,7 @@ def overlaps(
         raise ValueError(f"overlaps {given}; for {len(names)} names both are {shape}")
     figure = themes.canvas(2.5 + len(names), 1.1 + 0.5 * len(names), theme)
     axes = figure.subplots()
-    axes.imshow(overlap, _ramp(theme), Normalize(0, 1), aspect="auto")
+    axes.imshow(overlap, themes.ramp(theme), Normalize(0, 1), aspect="auto")
     for row, column in np.ndindex(shape):
         value, random = overlap[row][column], chance[row][column]
         text = f"{value:.2f}" if row == column else f"{value:.2f}\nchance {random:.2f}"
@@ -168,12 +124,6 @@ def overlaps(
     axes.set_yticks(rows, short, color=theme.ink)
     axes.set_xticks(rows, [s.replace(" ", "\n", 1) for s in short], color=theme.ink)
     return themes.png(figure)
-
-
-def _refuse(series: Mapping[str, Any], most: int) -> None:
-    if not 1 <= len(series) <= most:
-        given = ", ".join(series) or "nothing"
-        raise ValueError(f"{given} to draw; there must be 1 to {most}")
 
 
 def _parts(axes: Axes, choices: Mapping[str, Selected], theme: Theme) -> None:
@@ -204,7 +154,7 @@ def _bars(
     for at, (label, values) in enumerate(series.items()):
         places = np.arange(len(blocks)) + (at - (len(series) - 1) / 2) * high
         widths = np.maximum(np.asarray(values) - start, 0)
-        look = {"left": start, "color": _colors(theme)[at], "label": label}
+        look = {"left": start, "color": themes.series(theme)[at], "label": label}
         axes.barh(places, widths, 0.92 * high, **look)
     if start:
         axes.set_xscale("log")
@@ -213,50 +163,3 @@ def _bars(
     axes.set_ylim(len(blocks) - 0.4, -0.6)
     short = [themes.cut(block, 24) for block in blocks]
     axes.set_yticks(range(len(blocks)), short, color=theme.ink)
-
-
-def _image(axes: Axes, image: np.ndarray, top: float, theme: Theme) -> None:
-    """The scores and the bar of their colours."""
-    look: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest"}
-    scale = LogNorm(top / LARGEST, top)
-    shown = axes.imshow(np.maximum(image, top / LARGEST), _ramp(theme), scale, **look)
-    bar: Any = axes.figure.colorbar(shown, ax=axes, pad=0.01, extend="min")
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(which="both", colors=theme.muted, labelsize=8, length=0)
-
-
-def _marks(
-    axes: Axes,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    label: str,
-    number: int,
-    cell: float,
-    theme: Theme,
-) -> None:
-    """Rings around cells, or crosses in them for the second choice."""
-    size = max(cell * (1.0, 0.6)[number], 2.5)
-    color, marker = ((theme.validation, "o"), (theme.ink, "x"))[number]
-    look: dict[str, Any] = {"marker": marker, "ms": size, "mfc": "none", "mew": 1.1}
-    axes.plot(columns, rows, ls="none", color=color, label=label, **look)
-
-
-def _labels(axes: Axes, x: str, y: str, theme: Theme) -> None:
-    axes.set_xlabel(x, color=theme.muted, fontsize=9)
-    axes.set_ylabel(y, color=theme.muted, fontsize=9)
-
-
-def _legend(axes: Axes, theme: Theme, side: str = "left") -> None:
-    figure: Any = axes.figure
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc=f"outside lower {side}", ncols=4,
-        fontsize=8, frameon=False, labelcolor=theme.ink,
-    )  # fmt: skip
-
-
-def _colors(theme: Theme) -> tuple[str, str, str]:
-    return theme.train, theme.validation, theme.muted
-
-
-def _ramp(theme: Theme) -> LinearSegmentedColormap:
-    return LinearSegmentedColormap.from_list("ramp", [theme.faint, theme.train])

@@ -5,11 +5,13 @@ Figures are made through matplotlib's objects; nothing touches pyplot's state.
 
 import functools
 import io
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, FigureBase
 
 
@@ -59,6 +61,37 @@ def frame(axes: Axes, heading: str, theme: Theme, grid: bool = True) -> None:
 def title(theme: Theme) -> dict[str, Any]:
     """Text properties of a title."""
     return {"fontsize": 10, "color": theme.ink, "weight": "bold"}
+
+
+def series(theme: Theme) -> tuple[str, str, str]:
+    """Colours of the first, the second and the third series."""
+    return theme.train, theme.validation, theme.muted
+
+
+def ramp(theme: Theme) -> LinearSegmentedColormap:
+    """Colours of shares, from nothing on."""
+    return LinearSegmentedColormap.from_list("ramp", [theme.faint, theme.train])
+
+
+def labels(axes: Axes, x: str, y: str, theme: Theme) -> None:
+    """Names both axes."""
+    axes.set_xlabel(x, color=theme.muted, fontsize=9)
+    axes.set_ylabel(y, color=theme.muted, fontsize=9)
+
+
+def legend(figure: Any, entries: Any, theme: Theme, side: str = "left") -> None:
+    """A legend below the panels, on the `side`; `entries` are (handles, names)."""
+    figure.legend(
+        *entries, loc=f"outside lower {side}", ncols=4, fontsize=8, frameon=False,
+        labelcolor=theme.ink,
+    )  # fmt: skip
+
+
+def bounded(series: Mapping[str, Any], most: int) -> None:
+    """Refuses, by ValueError, to draw nothing or more than `most` series."""
+    if not 1 <= len(series) <= most:
+        given = ", ".join(series) or "nothing"
+        raise ValueError(f"{given} to draw; there must be 1 to {most}")
 
 
 def say(figure: FigureBase, text: str, theme: Theme) -> None:

@@ -103,6 +103,17 @@ def test_dps_in_a_loop_of_ones_own_is_the_literal_rule(policy):
             np.testing.assert_allclose(kernel, right[block], rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_of_one_block_is_its_own_head():
+    params = {"dense": drawn(0)["below"]}
+    given = Evidence(params, ("dense",), lambda p, b: 0.0, lambda n: [])
+    tx = st.moving_masked(sgd(), dps_dense.make(drop_ratio=0.5, stage_steps=1), given)
+    state = tx.init(params)
+    for share in (1.0, 0.5):  # the first stage trains all
+        updates, state = tx.update({"dense": drawn(1)["below"]}, state, params)
+        assert np.mean(state.moving.mask["dense/kernel"]) == share
+        assert np.all(updates["dense"]["bias"])
+
+
 def test_policies_differ():
     ends = [dps_by_hand(policy)[-1]["below"] for policy in ("keep", "reset")]
     assert np.abs(ends[0] - ends[1]).max() > 1e-2

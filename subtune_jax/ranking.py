@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 1 << 20  # elements looked at together: they stay in the processor's cache
+CHUNK = 1 << 20  # elements looked at together: smaller ones cost calls, larger cache
 MANY = 1 << 22  # elements that are worth starting threads for
 FEW = 200  # one of so many elements, or fewer, are looked at one by one
 Piece = tuple[np.ndarray, np.ndarray]  # elements, and their marks

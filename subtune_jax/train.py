@@ -68,12 +68,12 @@ def run(
         programs.clear()
         programs[_seedless(settings)] = found.run
     begin = time.perf_counter()
-    state, waited, last = _train(found.made, found.run, folder)
+    state, waited, validation = _train(found.made, found.run, folder)
     seconds = {"train": time.perf_counter() - begin, "wait": waited}
     asked = settings["report"]
     pictures = programs is None if asked is None else asked
     return finish.write(
-        found, state, seconds, folder, pictures=pictures, validation=last
+        found, state, seconds, folder, pictures=pictures, validation=validation
     )
 
 

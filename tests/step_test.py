@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from subtune_jax import data as data_
-from subtune_jax import devices, loop, losses, names, sparse, trees
+from subtune_jax import dataset, devices, loop, losses, names, sparse, trees
 from subtune_jax import plan as plans
 from subtune_jax import step as steps
 from subtune_jax.selectors import Selection
@@ -24,7 +24,7 @@ def network():
 def examples():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
-    return data_.resident(images, rng.integers(0, CLASSES, 40).astype(np.int32))
+    return dataset.resident(images, rng.integers(0, CLASSES, 40).astype(np.int32))
 
 
 def some(params, share=0.3):

@@ -33,7 +33,7 @@ def get_config(network: str = "efficientnet_lite0") -> ml_collections.ConfigDict
 
     config.train_examples = 800
     config.batch_size = 32 if network != "vit_s14" else 16
-    config.train_steps = 160 if network != "vit_s14" else 60
+    config.train_steps = 160
     config.optimizer = dict(
         name="adamw",
         learning_rate=1e-3 if network != "vit_s14" else 1e-4,

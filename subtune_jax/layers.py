@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from subtune_jax import rowwise
+
 LECUN = nnx.initializers.lecun_normal()
 
 
@@ -93,30 +95,8 @@ class Dense(nnx.Module):
         """`[..., in]` -> `[..., out]`."""
         flat = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
         if self.bias is not None:
-            # Inside shard_map the batch differs among devices and the bias does not.
-            # JAX adds gradients up where the two meet, but not inside a function with
-            # its own gradient: so they meet here, in a zero that the compiler removes.
-            nothing = jnp.zeros_like(flat, shape=())
-            flat = _biased(flat, self.bias[...].astype(x.dtype) + nothing)
+            flat = rowwise.add(flat, self.bias[...].astype(x.dtype))
         return flat.reshape(*x.shape[:-1], flat.shape[-1])
-
-
-@jax.custom_vjp
-def _biased(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x + bias`, `[T, D]` and `[D]`."""
-    return x + bias
-
-
-def _biased_forward(x, bias):
-    return x + bias, None
-
-
-def _biased_backward(_, dy):
-    # A sum over rows as a product by ones: XLA's CPU reduction takes twice as long.
-    return dy, (jnp.ones((1, len(dy)), dy.dtype) @ dy)[0]
-
-
-_biased.defvjp(_biased_forward, _biased_backward)
 
 
 class Head(Dense):
@@ -154,7 +134,8 @@ class LayerNorm(nnx.Module):
         centred = wide - wide.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        scaled = rowwise.scale(normal, self.scale[...])
+        return rowwise.add(scaled, self.bias[...]).astype(x.dtype)
 
 
 class BatchNorm(nnx.Module):

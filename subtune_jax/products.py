@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from subtune_jax import rowwise
+
 
 class How(NamedTuple):
     """How a product is computed.
@@ -37,6 +39,7 @@ class How(NamedTuple):
     dtype: Any
 
 
+FLOAT32 = {"preferred_element_type": jnp.float32}
 CHUNKS = 8  # pieces of the tokens in which inputs are sampled
 
 
@@ -74,7 +77,10 @@ def _sampled_forward(how, x, kernel, probe, where):
 def _sampled_backward(how, residuals, dy):
     kept, kernel, rows = residuals
     if rows is None:
-        slopes = jnp.stack([_sums(taken, dy) for taken in kept])
+        # Reductions: with products by ones XLA keeps the operands after all.
+        slopes = jnp.stack(
+            [jnp.einsum("to,to->o", some, dy, **FLOAT32) for some in kept]
+        )
     else:
         slopes = _sums_of_inputs(kept, dy, rows)
     dx, slopes = together(how.moves, lambda: _back(how, dy, kernel), slopes.T)
@@ -94,14 +100,11 @@ def _sums_of_inputs(x: jax.Array, dy: jax.Array, rows: jax.Array) -> jax.Array:
         part, slope = (
             lax.dynamic_slice_in_dim(some, number * size, size) for some in (x, dy)
         )
-        sums = [_sums(jnp.take(part, row, axis=1, mode="clip"), slope) for row in rows]
-        return total + jnp.stack(sums)
+        wide = slope.astype(jnp.float32)
+        taken = [jnp.take(part, row, axis=1, mode="clip") for row in rows]
+        return total + jnp.stack([rowwise.total(some * wide) for some in taken])
 
     return lax.fori_loop(0, count, add, jnp.zeros(rows.shape, jnp.float32))
-
-
-def _sums(taken: jax.Array, dy: jax.Array) -> jax.Array:
-    return jnp.einsum("to,to->o", taken, dy, preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

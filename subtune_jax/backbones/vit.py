@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from subtune_jax import attention, fetch, layers, names, network
+from subtune_jax import attention, fetch, layers, names, network, rowwise
 from subtune_jax.contracts import Backbone, Variables
 from subtune_jax.layers import Run
 from subtune_jax.weights import vit as vit_weights
@@ -89,7 +89,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, run: Run) -> jax.Array:
         """One block."""
-        x = x + _scaled(self.attn(self.norm1(x)), self.scale1)
+        x = rowwise.settled(x)
+        x = rowwise.settled(x + _scaled(self.attn(self.norm1(x)), self.scale1))
         hidden = self.fc1(self.norm2(x))
         hidden = jax.nn.gelu(hidden) if self.tanh else attention.gelu(hidden)
         return x + _scaled(self.fc2(hidden), self.scale2)
@@ -196,4 +197,4 @@ def _file(weights: str) -> Path:
 
 
 def _scaled(x: jax.Array, scale: nnx.Param | None) -> jax.Array:
-    return x if scale is None else x * scale[...].astype(x.dtype)
+    return x if scale is None else rowwise.scale(x, scale[...].astype(x.dtype))

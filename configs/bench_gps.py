@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.backbone = dict(name="vit", variant="S/14", weights=None, image_size=98)
     config.method = dict(name="random", scope="neuron", count=1, extras=RIDING.pattern)
 
-    config.batch_size = 16
+    config.batch_size = 24
     config.train_steps = 100
     config.optimizer = dict(name="adam", learning_rate=1e-3, clip_norm=1.0)
     return config

@@ -139,8 +139,8 @@ def _per_neuron(
 
 def _per_group(scores: Any, budget: Budget, group: Callable[[str], str]) -> Mask:
     found = score_arrays.read(scores)
-    blank = ranking.blank(score.shape for score in found.values())
-    marks = dict(zip(found, blank, strict=True))
+    unset = ranking.blank((score.shape for score in found.values()), np.empty)
+    marks = dict(zip(found, unset, strict=True))
     groups: dict[str, list[str]] = {}
     for path in found:
         groups.setdefault(group(path), []).append(path)

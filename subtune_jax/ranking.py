@@ -26,11 +26,16 @@ FEW = 200  # one of so many elements, or fewer, are looked at one by one
 Piece = tuple[np.ndarray, np.ndarray]  # elements, and their marks
 
 
-def blank(shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
-    """False arrays of `shapes`, all of them parts of one array."""
+def blank(
+    shapes: Iterable[tuple[int, ...]], new: Callable[..., np.ndarray] = np.zeros
+) -> list[np.ndarray]:
+    """False arrays of `shapes`, all of them parts of one array.
+
+    With `new=np.empty` they are anything: for `top`, which sets all elements.
+    """
     shapes = list(shapes)
     ends = np.cumsum([math.prod(shape) for shape in shapes], dtype=int)
-    whole = np.zeros(ends[-1] if shapes else 0, bool)
+    whole = new(ends[-1] if shapes else 0, bool)
     parts = np.split(whole, ends[:-1])
     return [part.reshape(s) for part, s in zip(parts, shapes, strict=False)]
 
@@ -40,7 +45,7 @@ def top(rows: Sequence[np.ndarray], marks: Sequence[np.ndarray], count: int) -> 
 
     Args:
       rows: of any lengths.
-      marks: of the same lengths, `blank`; filled in place.
+      marks: of the same lengths, anything; all their elements are set.
       count: from 0 to the number of elements.
 
     Raises:
@@ -48,15 +53,13 @@ def top(rows: Sequence[np.ndarray], marks: Sequence[np.ndarray], count: int) -> 
     """
     pieces = _pieces(rows, marks)
     for wide in itertools.count(1):  # once, unless the sample misleads
-        low, high = _bracket(rows, count, 5**wide)
+        low, high = _bracket(rows, count, 3**wide)
         if low < high and _choose_between(pieces, count, low, high):
             return
         # The sample has ties at a bound, or misleads.
         ties = dict.fromkeys((low, high))
         if any(_choose_down_to(pieces, count, tie) for tie in ties):
             return
-        for mark in marks:
-            mark[:] = False
 
 
 def _pieces(rows: Sequence[np.ndarray], marks: Sequence[np.ndarray]) -> list[Piece]:
@@ -133,6 +136,7 @@ def _choose_between(pieces: list[Piece], count: int, low: Any, high: Any) -> boo
             inside = np.equal(below, out, out=below)  # neither: both are false
         else:
             inside = np.logical_not(below, out=below)
+            out[:] = False
         found = np.flatnonzero(inside)
         return above, found, values[found]
 

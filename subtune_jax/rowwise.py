@@ -27,6 +27,7 @@ def scale(x: jax.Array, vector: jax.Array) -> jax.Array:
     return _flat(_scale, x, vector)
 
 
+@jax.custom_vjp
 def settled(x: jax.Array) -> jax.Array:
     """`x`, whose gradient is summed up here, once.
 
@@ -35,7 +36,7 @@ def settled(x: jax.Array) -> jax.Array:
     all blocks behind it. A branch is what it does not repeat, nor can it know that
     numbers equal themselves.
     """
-    return _settled(x)
+    return x
 
 
 def _flat(function, x, vector):
@@ -83,21 +84,16 @@ _add.defvjp(_add_forward, _add_backward)
 _scale.defvjp(_scale_forward, _scale_backward)
 
 
-@jax.custom_vjp
-def _settled(x):
-    return x
-
-
 def _settled_forward(x):
-    some = x[(0,) * x.ndim]
-    return x, some == some
+    return x, None
 
 
-def _settled_backward(known, dy):
-    def formed(known, dy):
-        return lax.cond(known, lambda dy: dy, lambda dy: dy * jnp.nan, dy)
+def _settled_backward(_, dy):
+    def formed(dy):
+        first = dy[(0,) * dy.ndim]
+        return lax.cond(first == first, lambda dy: dy, lambda dy: dy * jnp.nan, dy)
 
-    return (lax.platform_dependent(known, dy, cpu=formed, default=lambda _, dy: dy),)
+    return (lax.platform_dependent(dy, cpu=formed, default=lambda dy: dy),)
 
 
-_settled.defvjp(_settled_forward, _settled_backward)
+settled.defvjp(_settled_forward, _settled_backward)

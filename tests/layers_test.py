@@ -7,7 +7,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from subtune_jax import layers
+from subtune_jax import attention, layers
 
 
 def dense():
@@ -55,3 +55,30 @@ def test_gradients_of_a_dense_layer_add_up_over_devices():
 
     shared = jax.pmap(sums, "data", in_axes=(None, 0))(params, x[:, None])
     close(jax.tree.map(lambda leaf: leaf[0], shared), expected)
+
+
+def test_the_gradient_of_attention_is_that_of_its_formula():
+    graph, state = nnx.split(attention.Attention(6, 2, rngs=nnx.Rngs(0)))
+    params = nnx.to_pure_dict(state)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, 4, 6)), jnp.float32)
+    real = jnp.asarray([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]])
+
+    def ours(params, x):
+        return jnp.sum(jnp.sin(nnx.merge(graph, params)(x, real)))
+
+    def plain(params, x):
+        def dense(name, x):
+            return x @ params[name]["kernel"] + params[name]["bias"]
+
+        query, keys, values = (
+            dense(name, x).reshape(3, 4, 2, 3) for name in ("query", "key", "value")
+        )
+        scores = jnp.einsum("blhd,bmhd->bhlm", query, keys) / 3**0.5
+        scores += jnp.where(real, 0.0, -jnp.inf)[:, None, None]
+        read = jnp.einsum("bhlm,bmhd->blhd", jax.nn.softmax(scores), values)
+        return jnp.sum(jnp.sin(dense("out", read.reshape(3, 4, 6))))
+
+    for argument in (0, 1):
+        expected = jax.grad(plain, argument)(params, x)
+        close(jax.jit(jax.grad(ours, argument))(params, x), expected)

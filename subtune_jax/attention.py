@@ -115,12 +115,10 @@ def _summed_backward(residuals, dy):
 
 def _turned(x):
     """`[..., L, M]` -> `[..., M, L]`: on a CPU in memory too, lest XLA turn it back."""
-
-    def moved(x):
-        return lax.optimization_barrier(x.swapaxes(-1, -2))
-
-    plain = lambda x: x.swapaxes(-1, -2)  # noqa: E731
-    return lax.platform_dependent(x, cpu=moved, default=plain)
+    turned = x.swapaxes(-1, -2)
+    return lax.platform_dependent(
+        turned, cpu=lax.optimization_barrier, default=lambda turned: turned
+    )
 
 
 _compared.defvjp(_compared_forward, _compared_backward)

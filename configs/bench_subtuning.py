@@ -12,8 +12,8 @@ ViT 0.17, with the same best block. Of the ViT's 51 seconds valuing takes 13, th
 160 steps its profile takes 0.31, for the naive way compiles no more than before, and
 halved 0.16, which then finds another block, a standard error below the best. Values of
 the ViT are the same to the digit; of EfficientNet-Lite0 they differ by .006 on average,
-as they do after one bit of the weights. Eight tasks by their bound 1.09 and 1.03, separate models
-by them 3.7 and 3.6.
+as they do after one bit of the weights. Eight tasks by their bound 1.09 and 1.03,
+separate models by them 3.7 and 3.6.
 """
 
 import ml_collections

@@ -39,7 +39,7 @@ other rate, SpIEL with one growth and none later, R8 after a linear probe.
 
 For time, texts have 32 tokens at most, which cuts three sentences in ten and four news
 items in five; test is a tenth of all sentences. Two processes of one core each took 80
-minutes for `movie`, and about 35 for `r8` beside other work.
+minutes for `movie`, and 35 to 45 for `r8` beside other work.
 """
 
 import ml_collections

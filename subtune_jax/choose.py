@@ -128,7 +128,7 @@ def _per_neuron(
         columns.append(score_arrays.columns_of(score, axes[path]))
         place = score_arrays.where(path, score)
         ks.append(budget(len(columns[-1]), place) if axes[path] else 0)
-    marks = ranking.blank(each.shape for each in columns)
+    marks = ranking.unset(each.shape for each in columns)
     _rank(found, column_ranking.top, columns, marks, ks)
     marked = dict(zip(found, marks, strict=True))
     for path, score in found.items():
@@ -139,7 +139,7 @@ def _per_neuron(
 
 def _per_group(scores: Any, budget: Budget, group: Callable[[str], str]) -> Mask:
     found = score_arrays.read(scores)
-    unset = ranking.blank((score.shape for score in found.values()), np.empty)
+    unset = ranking.unset(score.shape for score in found.values())
     marks = dict(zip(found, unset, strict=True))
     groups: dict[str, list[str]] = {}
     for path in found:

@@ -19,7 +19,7 @@ def top(
 
     Args:
       arrays: each `[n, columns]`.
-      marks: of the same shapes, `blank`; filled in place.
+      marks: of the same shapes, anything; all their elements are set.
       ks: each from 0 to n.
 
     Raises:
@@ -30,6 +30,7 @@ def top(
 
 def _mark_columns(scores: np.ndarray, marks: np.ndarray, k: int) -> None:
     if k == 0 or scores.size == 0:
+        marks[:] = False
         return ranking.refuse_nan(scores)
     if k == 1 and len(scores) >= 2 * STEP and _mark_best(scores, marks):
         return None
@@ -68,6 +69,7 @@ def _mark_best(scores: np.ndarray, marks: np.ndarray) -> bool:
     if none.size:
         later = (rest[:, none] == threshold[none]).argmax(0)
         first[none] = STEP * groups + later
+    marks[:] = False
     marks[first, np.arange(columns)] = True
     return True
 

@@ -26,16 +26,11 @@ FEW = 200  # one of so many elements, or fewer, are looked at one by one
 Piece = tuple[np.ndarray, np.ndarray]  # elements, and their marks
 
 
-def blank(
-    shapes: Iterable[tuple[int, ...]], new: Callable[..., np.ndarray] = np.zeros
-) -> list[np.ndarray]:
-    """False arrays of `shapes`, all of them parts of one array.
-
-    With `new=np.empty` they are anything: for `top`, which sets all elements.
-    """
+def unset(shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
+    """Boolean arrays of `shapes`, parts of one array, that hold anything yet."""
     shapes = list(shapes)
     ends = np.cumsum([math.prod(shape) for shape in shapes], dtype=int)
-    whole = new(ends[-1] if shapes else 0, bool)
+    whole = np.empty(ends[-1] if shapes else 0, bool)
     parts = np.split(whole, ends[:-1])
     return [part.reshape(s) for part, s in zip(parts, shapes, strict=False)]
 

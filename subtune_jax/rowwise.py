@@ -29,7 +29,7 @@ def scale(x: jax.Array, vector: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def settled(x: jax.Array) -> jax.Array:
-    """`x`, whose gradient is summed up here, once.
+    """`x` of any shape, whose gradient is summed up here, once.
 
     For the input of a residual block. XLA's CPU backend repeats a sum of gradients in
     each place where it is used, so that each of n blocks in a row would add up those of

@@ -106,7 +106,7 @@ def n_of_m(scores: Any, n: int, m: int, axis: int = -2) -> Mask:
             raise ValueError(f"{what}; {n}:{m} needs a multiple of {m}")
         groups = np.moveaxis(score, axis, 0).reshape(length // m, m, -1).swapaxes(0, 1)
         listed = groups.reshape(m, -1)
-        (flags,) = ranking.blank([listed.shape])
+        (flags,) = ranking.unset([listed.shape])
         column_ranking.top([listed], [flags], [n])
         flags = flags.reshape(groups.shape).swapaxes(0, 1)
         moved = np.moveaxis(marks[path], axis, 0)
@@ -164,7 +164,7 @@ def tiles(
 
 def best_of(totals: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
     """Flags of the `number` largest of all `totals` together, ties to the first."""
-    marks = ranking.blank(total.shape for total in totals)
+    marks = ranking.unset(total.shape for total in totals)
     rows = [total.reshape(-1) for total in totals]
     ranking.top(rows, [mark.reshape(-1) for mark in marks], number)
     return marks

@@ -218,12 +218,15 @@ def test_a_delta_of_what_fits_is_no_larger(fraction):
 
 @pytest.fixture(autouse=True)
 def memory_that_is_not_set_holds_anything(monkeypatch):
-    blank = ranking.blank
+    unset = ranking.unset
 
-    def poisoned(shapes, new=np.zeros):
-        return blank(shapes, np.ones if new is np.empty else new)
+    def poisoned(shapes):
+        marks = unset(shapes)
+        for mark in marks:
+            mark[...] = True
+        return marks
 
-    monkeypatch.setattr(ranking, "blank", poisoned)
+    monkeypatch.setattr(ranking, "unset", poisoned)
 
 
 def stable(values, count):

@@ -33,7 +33,8 @@ def make(
       seeds: how often each candidate is trained on each fold, from another head, in
         another order (and with other folds).
       halving: successive halving (arXiv:1502.07943): candidates are trained in rounds,
-        and of each round the best 1 / `halving` go on; 0 to train each to its end.
+        and of each round the best 1 / `halving` by held-out loss go on; 0 to train each
+        to its end.
       least_steps: before a candidate may be dropped by halving: below ten or so, and
         while the rate warms up, values say little.
       memory_gib: bound on what the activations of the trunk take in memory, in GiB.

@@ -102,10 +102,9 @@ def logits(
         cast = {path: leaf.astype(parts.dtype) for path, leaf in values.items()}
         stats = state.stats.get(block, mine[block].stats)
         mine[block] = Own({**mine[block].params, **cast}, stats)
-    size, rows = course.trunk.rows.batch_size, []
+    rows = []
     trunk.keep(course.trunk, start)
-    for first in range(0, len(where), size):
-        some = where[first : first + size]
+    for some in trunk.portions(course.trunk, where):
         x = trunk.read(course.trunk, start, some)
         rows.append(np.asarray(trunk.run(parts, mine, x, start, None))[: len(some)])
     return np.concatenate(rows)

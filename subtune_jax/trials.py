@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from subtune_jax import folds as folds_
-from subtune_jax import pieces, setup, training, trees, trunk
+from subtune_jax import inputs, pieces, setup, training, trees, trunk
 from subtune_jax.course import Candidate, Course, State
 from subtune_jax.dataset import Examples
 from subtune_jax.folds import Fold
@@ -45,6 +45,7 @@ class Value(NamedTuple):
 
     Attributes:
       value: the metric on the held-out examples.
+      loss: mean over them, lower is better.
       steps: done in all.
       trained: of these now.
       step_flops: floating-point operations of one of them.
@@ -53,6 +54,7 @@ class Value(NamedTuple):
     """
 
     value: float
+    loss: float
     steps: int
     trained: int
     step_flops: float
@@ -117,8 +119,8 @@ def join(a: Examples, b: Examples) -> Examples:
                 found[id(part)] = chosen, part.read(where[chosen] - shift)
         shape = next(iter(found.values()))[1]
         out = np.empty((len(where), *shape.shape[1:]), shape.dtype)
-        for chosen, inputs in found.values():
-            out[chosen] = inputs
+        for chosen, rows in found.values():
+            out[chosen] = rows
         return out
 
     lengths = None
@@ -159,10 +161,12 @@ def value(trials: Trials, one: Candidate, number: int, until: int) -> Value:
     if until < course.train_steps:
         trials.states[one, number] = state
     logits = training.logits(course, one, fold, state, fold.held)
-    labels = course.trunk.images.labels[fold.held]
-    metric = float(trials.made.task.metric(logits, labels))
+    labels, task = course.trunk.images.labels[fold.held], trials.made.task
+    metric = float(task.metric(logits, labels))
+    targets = inputs.target(labels, len(task.classes))
+    loss = float(np.asarray(task.loss(logits, targets), np.float64).mean())
     flops, seconds = spent(trials) - before, time.perf_counter() - begin
-    return Value(metric, until, trained, step_flops, flops, seconds)
+    return Value(metric, loss, until, trained, step_flops, flops, seconds)
 
 
 def spent(trials: Trials) -> float:

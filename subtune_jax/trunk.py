@@ -9,6 +9,7 @@ import functools
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from subtune_jax.dataset import Examples
 from subtune_jax.pieces import Own, Pieces
 
 PREFIX = ".trunk-"
+BULK = 4  # batches read at once: forward alone, they need no more memory than a step
 
 
 class Folder:
@@ -93,9 +95,10 @@ def clear(parent: Path) -> None:
 def read(trunk: Trunk, block: str, where: np.ndarray) -> jax.Array:
     """What enters `block` for the examples `where` `[n]`: `[padded rows, ...]`.
 
-    `n` is at most the rows of a batch; rows beyond `n` repeat the first.
+    `n` is at most the rows of a batch, or of `BULK`; rows beyond `n` repeat the first.
     """
-    padded = np.full(trunk.rows.padded, where[0] if len(where) else 0)
+    batches = 1 if len(where) <= trunk.rows.batch_size else BULK
+    padded = np.full(batches * trunk.rows.padded, where[0] if len(where) else 0)
     padded[: len(where)] = where
     source = _source(trunk, block)
     if source == trunk.pieces.backbone.blocks[0]:
@@ -110,10 +113,8 @@ def keep(trunk: Trunk, block: str) -> None:
     """Computes what enters `block` for all examples, and keeps it if there is room."""
     if block in trunk.kept or block == trunk.pieces.backbone.blocks[0]:
         return
-    count, size = len(trunk.images.labels), trunk.rows.batch_size
-    store = None
-    for first in range(0, count, size):
-        where = np.arange(first, min(first + size, count))
+    count, store = len(trunk.images.labels), None
+    for where in portions(trunk, np.arange(count)):
         x = np.asarray(read(trunk, block, where))[: len(where)]
         if store is None:
             store = _room(trunk, block, (count, *x.shape[1:]), x.dtype)
@@ -122,6 +123,15 @@ def keep(trunk: Trunk, block: str) -> None:
         store[where] = x
     if store is not None:
         trunk.kept[block] = store
+
+
+def portions(trunk: Trunk, where: np.ndarray) -> Iterator[np.ndarray]:
+    """`where` in order: `BULK` batches at once while there are as many, then single."""
+    size, first = trunk.rows.batch_size, 0
+    while first < len(where):
+        more = BULK if first + BULK * size <= len(where) else 1
+        yield where[first : first + more * size]
+        first += more * size
 
 
 def run(

@@ -42,11 +42,15 @@ class Valued(NamedTuple):
 
 
 def values(valued: Valued, sets: Sequence[Set]) -> dict[Set, float]:
-    """The value of each set that was trained to the end; with halving, not of all."""
+    """The value of each set that was trained to the end; with halving, not of all.
+
+    Sets are dropped by their loss: after few steps it tells them apart better than the
+    metric, which is a count of examples, and orders them as the metric will in the end.
+    """
     last = valued.trials.course.train_steps
 
     def value(one: Set, until: int) -> float:
-        return _mean(records(valued, one, until))
+        return worth(records(valued, one, until), last)
 
     factor, least = valued.halving, valued.least_steps
     reached = halving_.best(sets, value, last, factor, min(least, last))
@@ -58,7 +62,7 @@ def records(valued: Valued, one: Set, until: int) -> list[Record]:
     chosen, found = valued.candidate(one), []
     for fold in valued.trials.folds:
         key = _key(chosen, fold.number, until)
-        if key not in valued.journal.records:
+        if "loss" not in valued.journal.records.get(key, {}):  # none in older ones
             result = trials_.value(valued.trials, chosen, fold.number, until)
             journals.write(valued.journal, key, result._asdict())
             valued.say(f"{_name(one)}: {result.value:.4f} after {until} steps")
@@ -66,12 +70,24 @@ def records(valued: Valued, one: Set, until: int) -> list[Record]:
     return found
 
 
+def worth(found: Sequence[Record], last: int) -> float:
+    """What a set is compared by: the metric at step `last`, before it minus the loss.
+
+    Args:
+      found: one record a fold, all of the same step.
+      last: step of a whole trial.
+    """
+    if found[0]["steps"] < last:
+        return -statistics.fmean(each["loss"] for each in found)
+    return statistics.fmean(each["value"] for each in found)
+
+
 def row(valued: Valued, one: Set) -> dict[str, Any]:
     """What is on record of a set, at the latest step that all of its folds reached.
 
     Keys: `blocks`, `values` (one a fold), `mean`, `std` (of the sample; 0 for one
-    value), `steps`, `trainable` elements of the base, `step_flops` (mean) and
-    `seconds` in all.
+    value), `loss` (mean), `steps`, `trainable` elements of the base, `step_flops`
+    (mean) and `seconds` in all.
     """
     chosen, known = valued.candidate(one), valued.journal.records
     found: dict[int, list[Record]] = {}
@@ -84,6 +100,7 @@ def row(valued: Valued, one: Set) -> dict[str, Any]:
     return {
         "blocks": list(one),
         **summary([each["value"] for each in found[last]]),
+        "loss": statistics.fmean(each["loss"] for each in found[last]),
         "steps": last,
         "trainable": trials_.trainable(valued.trials, chosen),
         "step_flops": statistics.fmean(each["step_flops"] for each in found[last]),
@@ -113,10 +130,6 @@ def summary(numbers: Sequence[float]) -> dict[str, Any]:
     """
     spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
     return {"values": list(numbers), "mean": statistics.fmean(numbers), "std": spread}
-
-
-def _mean(found: Sequence[Record]) -> float:
-    return statistics.fmean(each["value"] for each in found)
 
 
 def _key(one: Candidate, fold: int, until: int) -> str:

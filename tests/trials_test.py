@@ -257,8 +257,36 @@ def test_a_trial_that_was_left_goes_on_as_if_it_had_not_been():
     part = trials.value(tried, one, 0, 1)
     rest = trials.value(tried, one, 0, STEPS)
     assert (part.trained, rest.trained) == (1, STEPS - 1)
-    assert rest.value == whole.value
+    assert (rest.value, rest.loss) == (whole.value, whole.loss)
     assert not tried.states
+
+
+@pytest.mark.parametrize("devices_", [1, 8])
+def test_what_is_read_in_bulk_is_what_single_batches_give(devices_):
+    below = opened(small(devices_=devices_)).course.trunk
+    size, everything = below.rows.batch_size, np.arange(67)
+    found = [*trunk.portions(below, everything)]
+    assert [len(some) for some in found] == [trunk.BULK * size, size, 67 - 5 * size]
+    np.testing.assert_array_equal(np.concatenate(found), everything)
+    bulk = trunk.read(below, "hidden02", found[0])[: len(found[0])]
+    parts = [
+        trunk.read(below, "hidden02", found[0][first : first + size])[:size]
+        for first in range(0, len(found[0]), size)
+    ]
+    np.testing.assert_allclose(bulk, np.concatenate(parts), rtol=1e-5, atol=1e-6)
+
+
+def test_a_trial_has_the_mean_loss_of_what_was_held_out():
+    tried = opened(small())
+    one = trials.candidate(tried, ["hidden01"])
+    found = trials.value(tried, one, 0, STEPS)
+    _, logits = trained(tried, one)
+    wide = logits.astype(np.float64)
+    labels = tried.course.trunk.images.labels[tried.folds[0].held]
+    own = wide[np.arange(len(wide)), labels]
+    assert found.loss == pytest.approx(
+        np.mean(np.log(np.exp(wide).sum(1)) - own), rel=1e-6
+    )
 
 
 def test_a_random_block_is_not_the_bases():

@@ -9,11 +9,11 @@ Measured on two idle cores, the profiles in one turn, the many tasks in seven:
 `results/bench/subtuning_*.json`. Profile by the naive way 0.18, ViT 0.31; halved 0.072,
 ViT 0.088, with the same best block: .40 where the next has .33, and .78 where it has
 .76. With 240 steps (`--config.train_steps=240`) the ViT's are 0.39 and 0.107: the naive
-way compiles no more for longer trainings, and a step of ours takes 0.4 of its. Values
-of the ViT are the same but for one image of one block; of EfficientNet-Lite0 they
-differ by .005 on average, as they do after one bit of the weights. On elpv, where
-blocks differ by no more than their error, no early round says which is best. Eight
-tasks by their bound 1.09 and 1.03, separate models by them 3.7 and 3.6.
+way compiles no more for longer trainings. Values of the ViT are the same but for one
+image of one block; of EfficientNet-Lite0 they differ by .005 on average, as they do
+after one bit of the weights. On elpv, where blocks differ by no more than their error,
+no early round says which is best. Eight tasks by their bound 1.09 and 1.03, separate
+models by them 3.7 and 3.6.
 """
 
 import ml_collections
@@ -40,7 +40,7 @@ def get_config(network: str = "efficientnet_lite0") -> ml_collections.ConfigDict
 
     config.train_examples = 800
     config.batch_size = 32 if network != "vit_s14" else 16
-    config.train_steps = 160 if network != "vit_s14" else 160
+    config.train_steps = 160
     config.optimizer = dict(
         name="adamw",
         learning_rate=1e-3 if network != "vit_s14" else 1e-4,

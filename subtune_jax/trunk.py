@@ -22,7 +22,7 @@ from subtune_jax.dataset import Examples
 from subtune_jax.pieces import Own, Pieces
 
 PREFIX = ".trunk-"
-BULK = 4  # batches read at once: forward alone, they need no more memory than a step
+BULK = 4  # batches read at once; forward alone, of one block at a time
 
 
 class Folder:

@@ -44,8 +44,8 @@ class Valued(NamedTuple):
 def values(valued: Valued, sets: Sequence[Set]) -> dict[Set, float]:
     """The value of each set that was trained to the end; with halving, not of all.
 
-    Sets are dropped by their loss: after few steps it tells them apart better than the
-    metric, which is a count of examples, and orders them as the metric will in the end.
+    Sets are dropped by their loss: after few steps it usually tells them apart better
+    than the metric, which is a count of examples.
     """
     last = valued.trials.course.train_steps
 
@@ -94,7 +94,7 @@ def row(valued: Valued, one: Set) -> dict[str, Any]:
     reached = {json.loads(key)[-1] for key in known if key.startswith("[")}
     for until in sorted(reached):
         keys = [_key(chosen, fold.number, until) for fold in valued.trials.folds]
-        if all(key in known for key in keys):
+        if all("loss" in known.get(key, {}) for key in keys):
             found[until] = [known[key] for key in keys]
     last = max(found)
     return {

@@ -76,3 +76,12 @@ def test_what_is_on_record_is_not_tried_again_unless_it_has_no_loss(asked, tmp_p
     path.write_text(head.replace('"loss"', '"other"') + "".join(rest))
     assert valued.values(opened(tmp_path, 2), SETS) == first
     assert asked[done:] == [("poor", 0, 8)]
+
+
+def test_a_row_of_an_older_journal_is_what_was_tried_since(asked, tmp_path):
+    value = opened(tmp_path, 2)
+    valued.values(value, SETS)
+    old = {"value": 0.9, "steps": 16, "trained": 16, "seconds": 1.0, "step_flops": 1.0}
+    for fold in (0, 1):  # by its metric the set had gone on
+        journal.write(value.journal, valued._key(Candidate(("poor",)), fold, 16), old)
+    assert valued.row(opened(tmp_path, 2), ("poor",))["steps"] == 8

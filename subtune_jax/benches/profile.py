@@ -41,7 +41,7 @@ from subtune_jax.settings import Settings
 from subtune_jax.setup import Setup
 
 EXACT, HALVED = 1 / 3, 1 / 10  # of the naive time, at most
-FACTOR, LEAST = 4, 10  # of successive halving, and the steps of its first round
+FACTOR, LEAST = 4, 10  # of successive halving; steps of its first round, at least
 NOISE = 1.5  # mean difference of a value, by that which one bit of the weights makes
 NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from subtune_jax import data, devices, step
+from subtune_jax import costs, data, devices, step
 from subtune_jax.data import Feed, Rows
 from subtune_jax.dataset import Examples
 from subtune_jax.devices import Devices
@@ -29,7 +29,8 @@ class Trainer(NamedTuple):
         has one, compiled when it is first needed.
       fixed: frozen arrays, positions and the resident data, on the devices.
       feed: of batches.
-      flops: floating-point operations of the first step on all devices, as XLA counts.
+      flops: floating-point operations of the first step on all devices, see
+        `costs.counted`.
       function: what is compiled.
       form: shapes and types of the state and the fixed arrays.
     """
@@ -59,8 +60,9 @@ def compile_training(
     )
     function = devices.parallel(where, step.make_train(recipe), donate=True)
     piece = devices.spread(where, next(feed.pieces(0, 1)))
-    compiled = function.lower(placed, fixed, piece).compile()
-    flops = compiled.cost_analysis().get("flops", 0.0) * where.size
+    lowered = function.lower(placed, fixed, piece)
+    compiled = lowered.compile()
+    flops = costs.counted(lowered, compiled, where.size, split=True)
     programs = {_form(piece): compiled}
     form = jax.eval_shape(lambda *both: both, placed, fixed)
     trainer = Trainer(where, compiled, fixed, feed, flops, programs, function, form)

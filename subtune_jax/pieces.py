@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from subtune_jax import inputs, trees
+from subtune_jax import costs, inputs, trees
 from subtune_jax.contracts import Backbone, Params
 from subtune_jax.devices import AXIS, Devices
 
@@ -33,8 +33,8 @@ class Pieces(NamedTuple):
       loss: (logits `[B, C]`, targets `[B, C]`) -> `[B]`.
       dtype: of the computation.
       devices: where it runs.
-      programs: what has been compiled: key -> (program, floating-point operations as
-        XLA counts them). Filled as needed.
+      programs: what has been compiled: key -> (program, its floating-point operations,
+        see `costs.counted`). Filled as needed.
       spent: `flops` of all calls so far.
     """
 
@@ -179,8 +179,9 @@ def call(
     key = key if whole_key else _key(key, given)
     found = pieces.programs.get(key)
     if found is None:
-        program = jax.jit(function).lower(*given).compile()
-        flops = (program.cost_analysis() or {}).get("flops", 0.0) * pieces.devices.size
+        lowered = jax.jit(function).lower(*given)
+        program = lowered.compile()
+        flops = costs.counted(lowered, program, pieces.devices.size, split=False)
         found = pieces.programs[key] = (program, flops)
     pieces.spent["flops"] += found[1]
     result = found[0](*given)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from subtune_jax import convolutions, costs
 
@@ -70,6 +71,32 @@ def test_needed_agrees_with_the_compiler_where_it_adds_nothing():
     needed = costs.needed(dense, *big)
     output = 2 * (32 * M) * (32 * H) * (32 * N)  # a gradient needs no output
     assert counted == pytest.approx(sum(needed) - output, rel=0.02)
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_operations_are_the_same_whether_the_compiler_counts_its_program_or_its_source(
+    split, monkeypatch
+):
+    mesh = jax.make_mesh((8,), ("data",))
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+    two = DENSE["two"].astype(np.float32)
+
+    def step(one, x):
+        slope = jax.grad(lambda one: jnp.maximum(x @ one, 0.0).dot(two).sum())(one)
+        return jax.lax.pmean(slope, "data") if split else slope
+
+    places = tuple(NamedSharding(mesh, spec) for spec in (whole, rows))
+    one, x = jax.device_put((np.ones((64, H)), np.ones((8 * 64, 64))), places)
+    if split:
+        step = jax.shard_map(step, mesh=mesh, in_specs=(whole, rows), out_specs=whole)
+    lowered = jax.jit(step).lower(one, x)
+    compiled = lowered.compile()
+    expected = costs.counted(lowered, compiled, 8, split=split)
+    products = 2 * (8 * 64) * (64 * H * 2 + H * N)  # forward, the weight's, the ReLU's
+    assert expected == pytest.approx(products, rel=0.1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = costs.counted(lowered, compiled, 8, split=split)
+    assert found == pytest.approx(expected, rel=0.02)
 
 
 def test_all_reduced_adds_up_the_shapes_of_all_reduces():

@@ -3,8 +3,9 @@
     subtune compare --config=configs/subtuning_study.py --workdir=runs/study
 
 Each run is that of its own command, in a folder of its own below the workdir: the same
-command resumes where it was killed. Writes `compare.json`, `compare.md`, `pareto.png`
-and, with several sizes of training data, `sizes.png`.
+command resumes where it was killed, and started more than once, on one machine or on a
+shared disk, it shares the runs among its processes. Writes `compare.json`,
+`compare.md`, `pareto.png` and, with several sizes of training data, `sizes.png`.
 
 With `compare.rates`, validation chooses the learning rate of every training. The runs
 at other rates keep their test metric in their folders; nothing here reads it.
@@ -13,7 +14,8 @@ at other rates keep their test metric in their folders; nothing here reads it.
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from subtune_jax.report import pareto, tables
 from subtune_jax.report import sizes as sizes_
 from subtune_jax.rows import Results, Tried
 from subtune_jax.settings import Settings
+
+PAUSE_SECONDS = 2.0  # before asking again for what other processes have in hand
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +83,8 @@ def _run_all(
     def go(chosen: Sequence[tuple[Job, Settings]]) -> None:
         """Seeds of a run one after the other: the second compiles nothing."""
         programs: dict[str, runs.Run] = {}
-        for job, own in sorted(chosen, key=lambda one: _seedless(one[0])):
+        ordered = sorted(chosen, key=lambda one: _seedless(one[0]))
+        for job, own in _reserved(ordered, folder):
             say(f"{len(results) + 1} of {total}: {job.folder}")
             found = _run(job, own, folder / job.folder, options, programs)
             results.append((job, found))
@@ -96,6 +101,28 @@ def _run_all(
         for job, result in results
         if job.rate is None or rows_.rate(result["config"]) == chosen[grid.place(job)]
     ]
+
+
+def _reserved(
+    jobs: Sequence[tuple[Job, Settings]], folder: Path
+) -> Iterator[tuple[Job, Settings]]:
+    """Every job, while no other process has it.
+
+    What another one has in hand is left for later: then it is finished, or that process
+    was killed and the job is resumed.
+    """
+    waiting = list(jobs)
+    while waiting:
+        left = []
+        for job, own in waiting:
+            with workdir.reserved(folder / job.folder) as ours:
+                if ours:
+                    yield job, own
+                else:
+                    left.append((job, own))
+        if len(left) == len(waiting):
+            time.sleep(PAUSE_SECONDS)
+        waiting = left
 
 
 def _seedless(job: Job) -> tuple[str, str, str, str, float]:

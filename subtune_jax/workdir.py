@@ -1,8 +1,10 @@
 """The folder of a run: it belongs to one config, and files in it are never torn."""
 
+import contextlib
+import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,29 @@ def check(workdir: Path, settings: Mapping[str, Any]) -> None:
 def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
     """Marks `workdir` as belonging to `settings`."""
     write_json(workdir / CONFIG, _plain(settings))
+
+
+@contextlib.contextmanager
+def reserved(workdir: Path) -> Iterator[bool]:
+    """Whether no other process has reserved `workdir`; this one has it until the end.
+
+    The reservation is a lock on a file beside the folder. The system lets go of it
+    when a process ends, however it ends. It is always given where the system has no
+    such locks, and to several processes of one JAX program.
+    """
+    if importlib.util.find_spec("fcntl") is None or jax.process_count() > 1:
+        yield True
+        return
+    import fcntl
+
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with workdir.with_name(f".{workdir.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _plain(settings: Mapping[str, Any]) -> Any:

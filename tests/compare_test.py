@@ -1,7 +1,12 @@
 """The compare command with rates: what validation chooses, and what is told of it."""
 
+import collections
+import concurrent.futures
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -228,6 +233,45 @@ def test_a_killed_comparison_repeats_no_finished_run(config, finished, tmp_path)
     (row,) = content(folder)["rows"]
     for key in ("method", "values", "rate", "rates"):
         assert row[key] == whole[key]
+
+
+def test_processes_share_the_runs_and_none_is_in_hand_twice_at_once(tmp_path):
+    names = [f"place/run{number}" for number in range(6)]
+    jobs = [(grid.Job("train", name, "", "", "", 0, ()), {}) for name in names]
+    busy, first, taken = collections.Counter(), {}, collections.defaultdict(list)
+
+    def work(me):
+        for job, _ in compare._reserved(jobs, tmp_path):
+            busy[job.folder] += 1
+            assert busy[job.folder] == 1
+            if first.setdefault(job.folder, me) == me:
+                time.sleep(0.05)  # the other process finds the run finished
+            busy[job.folder] -= 1
+            taken[me].append(job.folder)
+
+    with mock.patch.object(compare, "PAUSE_SECONDS", 0.01):
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(work, me) for me in ("one", "other")]:
+                done.result(timeout=60)
+    assert sorted(taken["one"]) == sorted(taken["other"]) == names
+    assert set(first.values()) == {"one", "other"}
+
+
+def test_a_run_of_a_process_that_was_killed_is_taken_over(tmp_path):
+    names = ["held", "free"]
+    jobs = [(grid.Job("train", name, "", "", "", 0, ()), {}) for name in names]
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2)"
+    command = [sys.executable, "-c", f"{hold}; print('held', flush=True); input()"]
+    with subprocess.Popen(
+        [*command, tmp_path / ".held.lock"], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline() == "held\n"
+        taking = compare._reserved(jobs, tmp_path)
+        assert next(taking)[0].folder == "free"
+        other.kill()
+        with mock.patch.object(compare, "PAUSE_SECONDS", 0.01):
+            assert [job.folder for job, _ in taking] == ["held"]
 
 
 def test_several_seeds_choose_by_their_mean(config, tmp_path):

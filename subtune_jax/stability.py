@@ -1,4 +1,4 @@
-"""Stability: how much of a choice stays with other batches and other seeds.
+"""Stability: what stays of a choice with other batches and seeds, and falls together.
 
 Everything here runs on the host, in NumPy.
 """
@@ -119,6 +119,39 @@ def report(
         "with_largest": rows,
         "between_seeds": _summary(crossed) if crossed else None,
     }
+
+
+def inputs(mask: Mask, params: Params | None = None) -> dict[str, dict[str, float]]:
+    """From how many different inputs a choice takes the elements of each kernel.
+
+    Where every neuron's element is of the same input, what is trained is one direction
+    of the layer's input, as a bias is, however many elements are.
+
+    Args:
+      mask: what is selected.
+      params: whose mask it is; None as in `overlap`.
+
+    Returns:
+      Path -> numbers, for every array of two or more axes, read as `[I, O]`, that is
+      partly selected: `inputs`, how many have a selected element; `possible`, as many
+      as there could be, min(I, elements); `largest_share` in [0, 1] of the elements,
+      those of the input with most.
+
+    Raises:
+      ValueError: `mask` is no mask, or not of `params`.
+    """
+    whole = mask if params is None else masks.expand(params, mask)
+    masks.check(whole, whole)
+    found = {}
+    for path, flags in trees.leaves(whole).items():
+        if np.ndim(flags) > 1 and np.any(flags) and not np.all(flags):
+            counts = np.reshape(flags, (-1, np.shape(flags)[-1])).sum(axis=1)
+            found[path] = {
+                "inputs": int(np.count_nonzero(counts)),
+                "possible": int(min(counts.size, counts.sum())),
+                "largest_share": float(counts.max() / counts.sum()),
+            }
+    return found
 
 
 def _summary(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:

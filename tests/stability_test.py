@@ -42,6 +42,22 @@ def test_overlap_and_jaccard_are_those_of_the_sets(share):
     assert stability.overlap(b, a) == found
 
 
+def test_inputs_are_those_that_have_an_element_of_each_partly_selected_kernel():
+    kernel = np.zeros((2, 3, 4), bool)  # six inputs of four neurons
+    kernel[1, 2] = [True, True, True, False]
+    kernel[0, 1, 3] = True
+    mask = {"a": kernel, "all": np.ones((2, 2), bool), "bias": np.array([True, False])}
+    numbers = {"inputs": 2, "possible": 4, "largest_share": 0.75}
+    assert stability.inputs(mask) == {"a": numbers}
+    scores = {"a": np.random.default_rng(0).random((3, 8))}
+    alike = {"a": scores["a"][:, :1] + np.zeros(8)}  # every neuron ranks them the same
+    each, same = (choose.top_per_neuron(some, 1) for some in (scores, alike))
+    assert stability.inputs(same)["a"]["inputs"] == 1
+    assert stability.inputs(each)["a"]["inputs"] == len(set(scores["a"].argmax(0)))
+    flags = {"a": np.bool_(True)}
+    assert stability.inputs(flags, scores) == {}
+
+
 def test_expected_by_chance_is_the_mean_over_all_random_sets():
     sizes = {"x": (5, 2, 3), "y": (4, 1, 1)}  # elements, those of a, those of b
 

@@ -5,11 +5,11 @@ r"""What GPS costs beside full fine-tuning: ViT-S/14, one input of every neuron.
 
 Random weights: they cost what trained ones do. Measured on two idle cores, medians of
 7 turns: a step of one input a neuron with biases takes 0.68 of full fine-tuning's time
-and 0.62 of PyTorch's masked way, and saves 0.93 of 12 n bytes. With batches of 16 these
+and 0.61 of PyTorch's masked way, and saves 0.93 of 12 n bytes. With batches of 16 these
 are 0.67, 0.59 and 0.84, of 32 0.68, 0.67 and 1.02 (5 turns): in either step
 activations, more than gradients, are what memory holds at its peak. `--only=selection`,
-minutes of compiling: scoring takes 0.99 of its gradients; choosing one input of each
-neuron 2.4 passes over the scores, 0.1 % and 1 % of 85.9 million 2.2 and 2.8.
+minutes of compiling: scoring takes 1.0 to 1.2 of its gradients; choosing one input of
+each neuron 2.2 passes over the scores, 0.1 % and 1 % of 85.9 million 2.1 and 2.6.
 """
 
 import ml_collections

@@ -5,13 +5,13 @@ r"""What text networks, padding, moving masks and seeds cost: MiniLM on film rev
     subtune bench --config=configs/bench_text.py:real --workdir=runs/bench_text_real \
         --only=pytorch,buckets
 
-Measured on two idle cores (`results/bench/text*.json`), medians of 5 to 9 turns: a full
-step of MiniLM takes 0.91 of PyTorch's, with texts of 64 tokens exactly
-(`:real --config.backbone.lengths=()`) 0.99. One input of every neuron takes 0.64 of the
-full step and 0.646 to 0.656 of PyTorch's masked way (0.69 at 64 tokens; 0.65 was the
-aim, and the dense products alone take 0.60). Cut batches take 0.34 of what padded ones
-do, 0.37 with the real tokenizer. A step of DPS takes 1.01 of a plain masked one;
-choosing adds 1 to 4 % to the run. Five seeds that share programs (`subtune bench
+Measured on two idle cores (`results/bench/text*.json`), medians of 5 to 61 turns: a
+full step of MiniLM takes 0.91 of PyTorch's, with texts of 64 tokens exactly (`:real
+--config.backbone.lengths=()`) 0.99. One input of every neuron takes 0.64 of the full
+step and 0.64 of PyTorch's masked way (0.60 to 0.68 in short runs; 0.69 at 64 tokens;
+0.65 was the aim, and the dense products alone take 0.60). Cut batches take 0.34 of what
+padded ones do, 0.37 with the real tokenizer. A step of DPS takes 1.01 of a plain masked
+one; choosing adds 1 to 4 % to the run. Five seeds that share programs (`subtune bench
 --config=configs/text_study.py:movie --only=seeds`, 20 steps each) take 0.69 of five
 runs, and 0.89 where what these compile is on disk already.
 

@@ -3,9 +3,9 @@
     subtune compare --config=configs/subtuning_study.py --workdir=runs/study
 
 Each run is that of its own command, in a folder of its own below the workdir: the same
-command resumes where it was killed, and started more than once, on one machine or on a
-shared disk, it shares the runs among its processes. Writes `compare.json`,
-`compare.md`, `pareto.png` and, with several sizes of training data, `sizes.png`.
+command resumes where it was killed, and started more than once on one machine, it
+shares the runs among its processes. Writes `compare.json`, `compare.md`, `pareto.png`
+and, with several sizes of training data, `sizes.png`.
 
 With `compare.rates`, validation chooses the learning rate of every training. The runs
 at other rates keep their test metric in their folders; nothing here reads it.

@@ -1,4 +1,4 @@
-"""Stability: what stays of a choice with other batches and seeds, and falls together.
+"""Stability: what stays of a choice with other batches and seeds; how it is spread.
 
 Everything here runs on the host, in NumPy.
 """
@@ -141,7 +141,7 @@ def inputs(mask: Mask, params: Params | None = None) -> dict[str, dict[str, floa
       ValueError: `mask` is no mask, or not of `params`.
     """
     whole = mask if params is None else masks.expand(params, mask)
-    masks.check(whole, whole)
+    masks.check(whole, whole)  # its leaves are flags
     found = {}
     for path, flags in trees.leaves(whole).items():
         if np.ndim(flags) > 1 and np.any(flags) and not np.all(flags):

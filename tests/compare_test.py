@@ -1,4 +1,4 @@
-"""The compare command with rates: what validation chooses, and what is told of it."""
+"""The compare command: rates that validation chooses, what is told, shared runs."""
 
 import collections
 import concurrent.futures

@@ -22,13 +22,13 @@ are not cut into the pieces of a tokenizer, so that texts are shorter.
 
 import ml_collections
 
-from subtune_jax import names
+from subtune_jax.core import registry
 from subtune_jax.methods.gps import RIDING
 
 
 def get_config(weights: str = "random") -> ml_collections.ConfigDict:
     """At most 64 tokens a text, one input of every neuron."""
-    names.check_choice("weights", weights, ("random", "real"))
+    registry.check_choice("weights", weights, ("random", "real"))
     config = ml_collections.ConfigDict()
     config.seed = 0
 

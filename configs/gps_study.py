@@ -18,7 +18,7 @@ and has its learning rate chosen in the same way: of four (text: three), a facto
 about three apart, the one with the best validation metric on the first seed. Those of
 full fine-tuning are ten times smaller, since every element moves there and few do
 elsewhere.
-`--config.compare.rate_seeds=3` lets all seeds choose, at twice the cost.
+`--config.grid.rate_seeds=3` lets all seeds choose, at twice the cost.
 
 `gps` takes one input of each neuron by the contrastive gradient; `random` and
 `magnitude` take as many. This network has no biases but those of norms, which GPS
@@ -29,7 +29,7 @@ validation and no checkpoint comes between the steps, so that their time is thei
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 
 def get_config(kind: str = "images") -> ml_collections.ConfigDict:
@@ -58,7 +58,7 @@ def get_config(kind: str = "images") -> ml_collections.ConfigDict:
         probe_learning_rate=3e-3,
     )
     few = dict(scope="neuron", count=1)
-    config.compare = dict(
+    config.grid = dict(
         tasks=dict(
             elpv={},
             emoji=dict(task=dict(name="emoji")),
@@ -88,6 +88,6 @@ def _text(config: ml_collections.ConfigDict) -> None:
     config.batch_size = 16
     config.train_steps = 62
     config.keep_delta = False
-    config.compare.methods.gps.method.loss = "task"
-    config.compare.tasks = dict(movie={})
-    config.compare.rates = (0.3, 1.0, 3.0)
+    config.grid.methods.gps.method.loss = "task"
+    config.grid.tasks = dict(movie={})
+    config.grid.rates = (0.3, 1.0, 3.0)

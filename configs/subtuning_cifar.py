@@ -34,7 +34,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 
 def get_config(dataset: str = "cifar10") -> ml_collections.ConfigDict:
@@ -60,12 +60,12 @@ def get_config(dataset: str = "cifar10") -> ml_collections.ConfigDict:
     config.optimizer = dict(
         name="adamw", learning_rate=1e-3, weight_decay=1e-2, decay=".*"
     )
-    config.search = dict(
+    config.greedy = dict(
         direction="forward", rule="paper", epsilon=0.01, among=r"layer\d.*"
     )
     # `blocks_only` is what the code calls fine-tuning. Its linear probe has ten times
     # the rate: each row has the one that is better for it.
-    config.finals = dict(
+    config.baselines = dict(
         rows=("selected", "head", "full", "blocks_only"), repeats=5, rates=(1.0, 10.0)
     )
     return config

@@ -11,7 +11,7 @@ The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuni
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 
 def get_config(network: str = "efficientnet_lite0") -> ml_collections.ConfigDict:
@@ -43,6 +43,8 @@ def get_config(network: str = "efficientnet_lite0") -> ml_collections.ConfigDict
         probe_steps=200,
         probe_learning_rate=3e-3,
     )
-    config.search = dict(direction="forward", rule="paper", epsilon=0.005)
-    config.finals = dict(rows=("selected", "head", "full", "lp_ft"), rates=(1.0, 3.0))
+    config.greedy = dict(direction="forward", rule="paper", epsilon=0.005)
+    config.baselines = dict(
+        rows=("selected", "head", "full", "lp_ft"), rates=(1.0, 3.0)
+    )
     return config

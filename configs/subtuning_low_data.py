@@ -37,7 +37,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 
 def get_config(dataset: str = "cifar10") -> ml_collections.ConfigDict:
@@ -64,10 +64,10 @@ def get_config(dataset: str = "cifar10") -> ml_collections.ConfigDict:
         name="adamw", learning_rate=1e-3, weight_decay=1e-2, decay=".*"
     )
     config.trials = dict(folds=5)
-    config.search = dict(
+    config.greedy = dict(
         direction="forward", rule="paper", epsilon=0.01, among=r"layer\d.*"
     )
     # The linear probe of the code has ten times the rate: each row has the better one.
-    config.finals = dict(rows=("selected", "head", "full"), rates=(1.0, 10.0))
-    config.compare = dict(searches={}, sizes=(500, 1000, 2500, 5000))
+    config.baselines = dict(rows=("selected", "head", "full"), rates=(1.0, 10.0))
+    config.grid = dict(searches={}, sizes=(500, 1000, 2500, 5000))
     return config

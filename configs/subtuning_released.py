@@ -35,7 +35,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 
 def get_config(data: str = "cifar100") -> ml_collections.ConfigDict:
@@ -61,9 +61,9 @@ def get_config(data: str = "cifar100") -> ml_collections.ConfigDict:
         name="adamw", learning_rate=1e-4, weight_decay=5e-5, decay=".*"
     )
     config.trials = dict(folds=5)
-    config.search = dict(
+    config.greedy = dict(
         direction="backward", rule="released", epsilon=0.01, among=r"block\d.*"
     )
     # `blocks_only`, the set it starts from, is what the code calls fine-tuning.
-    config.finals = dict(rows=("selected", "head", "full", "blocks_only"), repeats=5)
+    config.baselines = dict(rows=("selected", "head", "full", "blocks_only"), repeats=5)
     return config

@@ -12,7 +12,7 @@ LP-FT .747, head .738, full from a new head .710. `results/subtuning/` has every
 the README the tables and what is behind them.
 
 One validation split instead of the folds chose badly: a gain of .04 there was a loss of
-.03 on test. `--config.compare.sizes="(200,)"` adds searches with fewer examples.
+.03 on test. `--config.grid.sizes="(200,)"` adds searches with fewer examples.
 """
 
 import ml_collections
@@ -42,8 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
         probe_steps=200,
         probe_learning_rate=3e-3,
     )
-    config.search = dict(direction="forward", rule="paper", epsilon=0.005, max_items=4)
-    config.finals = dict(
+    config.greedy = dict(direction="forward", rule="paper", epsilon=0.005, max_items=4)
+    config.baselines = dict(
         rows=(
             "selected",
             "head",
@@ -60,9 +60,9 @@ def get_config() -> ml_collections.ConfigDict:
         backbone=vit,
         optimizer=dict(learning_rate=1e-4),
         batch_size=16,
-        finals=dict(rows=("selected", "head", "full", "lp_ft", "random_blocks")),
+        baselines=dict(rows=("selected", "head", "full", "lp_ft", "random_blocks")),
     )
-    config.compare = dict(
+    config.grid = dict(
         tasks=dict(elpv={}, emoji=dict(task=dict(name="emoji"))),
         networks=dict(
             efficientnet_lite0=dict(train_steps=96),

@@ -40,7 +40,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 DATASETS = ("cifar100", "flowers102", "caltech101", "dmlab")
 NETWORKS = ("resnet50", "vit_b16")
@@ -75,12 +75,12 @@ def get_config(arg: str = "cifar100") -> ml_collections.ConfigDict:
         name="adamw", learning_rate=rate, weight_decay=decay, decay=".*"
     )
     config.trials = dict(folds=5)
-    config.search = dict(
+    config.greedy = dict(
         direction="forward", rule="paper", epsilon=0.01, among=r"(layer|block)\d.*"
     )
     # `blocks_only` is what the code calls fine-tuning. Its linear probe of the ResNet
     # has ten times the rate: each row has the one that is better for it.
-    config.finals = dict(
+    config.baselines = dict(
         rows=("selected", "head", "full", "blocks_only"), repeats=5, rates=rates
     )
     return config

@@ -44,7 +44,7 @@ minutes for `movie`, and 35 to 45 for `r8` beside other work.
 
 import ml_collections
 
-from subtune_jax.names import check_choice
+from subtune_jax.core.registry import check_choice
 
 TASKS = ("movie", "r8")
 
@@ -79,7 +79,7 @@ def get_config(task: str = "movie") -> ml_collections.ConfigDict:
         clip_norm=1.0,
     )
     twice = dict(train_examples=1000)
-    config.compare = dict(
+    config.grid = dict(
         tasks=dict(movie500={}, movie1000=twice) if movie else dict(r8={}),
         methods=_methods(),
         seeds=(0, 1, 2, 3, 4) if movie else (0, 1, 2),

@@ -1,9 +1,9 @@
-"""`subtune NAME ...` is `python -m subtune_jax.NAME ...`."""
+"""`subtune NAME ...`, which is `python -m subtune_jax NAME ...`."""
 
 import importlib
 import sys
 
-from subtune_jax.names import near
+from subtune_jax.core.registry import near
 
 COMMANDS = {
     "train": "choose, fine-tune, evaluate, save the delta",
@@ -13,7 +13,7 @@ COMMANDS = {
     "seeds": "N seeds of one run by one program: how stable is it?",
     "evaluate": "base + delta on a split",
     "delta": "info, verify, apply, diff, merge, export",
-    "bench": "what a method costs, beside full fine-tuning",
+    "bench": "what a method costs, compared with full fine-tuning",
     "fetch": "real weights and data into the cache",
 }
 
@@ -30,8 +30,7 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"subtune: no command {name!r}; {near(name, COMMANDS)}", file=sys.stderr)
         return 2
-    module = "delta.command" if name == "delta" else name
-    return importlib.import_module(f"subtune_jax.{module}").main(sys.argv[2:])
+    return importlib.import_module(f"subtune_jax.commands.{name}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ SMALL = {
     "gradients": COMMON
     | {
         "method": {"name": "gps", "batches": 4},
-        "compare": {"tasks": {"count": {}, "place": {"task": PLACE}}},
+        "grid": {"tasks": {"count": {}, "place": {"task": PLACE}}},
         "train_examples": 0,
     },
-    "subtuning": COMMON | {"train_examples": 0, "search": {"max_items": 1}},
+    "subtuning": COMMON | {"train_examples": 0, "greedy": {"max_items": 1}},
     "moving": {
         "task": {"name": "text_file", "path": "reviews.csv"},
         "backbone": {"name": "bert", "variant": (8, 1, 2, 16, 97, 8), "length": 8},

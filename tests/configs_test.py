@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from subtune_jax import grid, names, settings, train
 from subtune_jax.__main__ import COMMANDS
+from subtune_jax.commands import configs
+from subtune_jax.core import registry
+from subtune_jax.core.method import Evidence
 from subtune_jax.methods import dps_dense
-from subtune_jax.selectors import Evidence
+from subtune_jax.study import grid
 from subtune_jax.tasks import vtab
+from subtune_jax.training import run as train
+from subtune_jax.training.settings import with_changes
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -66,20 +70,18 @@ def test_a_config_says_how_to_run_it(path):
     for command, name, argument, overrides in found:
         assert command in COMMANDS
         assert name == path.stem
-        settings.read(f"{path}:{argument}", overrides)
+        configs.read(f"{path}:{argument}", overrides)
 
 
 @pytest.mark.parametrize("spec", specs())
 def test_a_config_is_complete_with_each_of_its_arguments(spec):
-    made = settings.read(f"{FOLDER}/{spec}", {})
-    for part, module in settings.PLAIN.items():
-        make = importlib.import_module(f"subtune_jax.{module}").make
+    made = configs.read(f"{FOLDER}/{spec}", {})
+    for part, make in configs.SECTIONS.items():
         make(**made[part])
-    names.load("methods", made["method"])
-    plain = {key: value for key, value in made.items() if key != "compare"}
-    for job in grid.jobs(grid.make(**made["compare"])):
-        changed = settings.changed(plain, *job.changes)
-        names.load("methods", changed["method"])
+    registry.load("methods", made["method"])
+    for job in grid.jobs(grid.make(**made["grid"])):
+        changed = with_changes(made, *job.changes)
+        registry.load("methods", changed["method"])
 
 
 @pytest.mark.parametrize(
@@ -108,9 +110,9 @@ def test_an_unknown_argument_is_told(spec, message, tmp_path, capsys):
 
 @pytest.mark.parametrize("arg, blocks", [("cifar100", 16), ("cifar100,vit_b16", 12)])
 def test_a_search_of_the_paper_is_over_the_blocks_of_the_paper(arg, blocks):
-    made = settings.read(f"{FOLDER}/subtuning_vtab.py:{arg}", {})
-    backbone = names.load("backbones", {**made["backbone"], "weights": None})
-    among = made["search"]["among"]
+    made = configs.read(f"{FOLDER}/subtuning_vtab.py:{arg}", {})
+    backbone = registry.load("backbones", {**made["backbone"], "weights": None})
+    among = made["greedy"]["among"]
     assert sum(bool(re.fullmatch(among, b)) for b in backbone.blocks) == blocks
 
 
@@ -145,7 +147,7 @@ def test_without_a_folder_of_weights_dps_does_not_start(tmp_path, capsys, monkey
 def test_dps_has_the_steps_stages_and_dropout_of_the_released_scripts(
     task, steps, stage, dropout
 ):
-    made = settings.read(f"{FOLDER}/dps_glue.py:{task}", {})
+    made = configs.read(f"{FOLDER}/dps_glue.py:{task}", {})
     assert made["train_steps"] == steps and made["backbone"]["dropout"] == dropout
     rest = {key: made["method"][key] for key in ("update_ratio", "stage_steps")}
     seen = Evidence({}, (), lambda params, batch: 0.0, list, train_steps=steps)
@@ -160,13 +162,13 @@ SMALL = {
     "backbone.widths": "(4, 4)",
     "batch_size": 8,
     "train_steps": 2,
-    "search.among": ".*",
-    "finals.repeats": 1,
-    "finals.rates": "(1.0,)",
+    "greedy.among": ".*",
+    "baselines.repeats": 1,
+    "baselines.rates": "(1.0,)",
 }
 DRAWN = {"task.name": "structured", "task.examples": 60, "task.image_size": 16}
 DRAWN |= {"train_examples": 0, "validation_examples": 0, "optimizer.probe_steps": 2}
-FEWER = {"train_examples": 28, "validation_examples": 12, "compare.sizes": "(20,)"}
+FEWER = {"train_examples": 28, "validation_examples": 12, "grid.sizes": "(20,)"}
 RESULTS = {"train": "result"}  # others are called as their command
 RUNS = {  # command and config -> what makes it small, beside the above
     ("profile", "subtuning_vtab.py:caltech101"): {"trials.folds": 2},
@@ -176,7 +178,7 @@ RUNS = {  # command and config -> what makes it small, beside the above
     ("search", "subtuning_released.py"): {"trials.folds": 2},
     ("profile", "subtuning_cifar.py:cifar10"): {},
     ("compare", "subtuning_low_data.py"): {
-        **FEWER, "trials.folds": 2, "compare.seeds": "(0,)"
+        **FEWER, "trials.folds": 2, "grid.seeds": "(0,)"
     },
     ("profile", "subtuning_elpv.py"): DRAWN,
     ("search", "subtuning_emoji.py:vit_s14"): DRAWN,
@@ -207,10 +209,10 @@ def test_a_config_runs_to_the_result_of_its_command(command, spec, tmp_path):
         assert [row["blocks"] for row in content["rows"]][1:3] == [[b] for b in BLOCKS]
     if command == "search":
         assert content["items"] == BLOCKS
-        made = settings.read(f"{FOLDER}/{spec}", {})
+        made = configs.read(f"{FOLDER}/{spec}", {})
         named = [row["name"] for row in content["final"]["rows"]]
-        assert named == list(made["finals"]["rows"])
-        assert content["rule"] == made["search"]["rule"]
+        assert named == list(made["baselines"]["rows"])
+        assert content["rule"] == made["greedy"]["rule"]
     if command == "compare":
         assert {row["train_examples"] for row in content["sizes"]} == {20, 40}
 
@@ -226,9 +228,9 @@ SMALL_TEXTS = {
 
 
 def test_a_config_of_texts_runs_to_its_result(tmp_path):
-    given = settings.read(f"{FOLDER}/dps_transfer.py:snli,scitail", {})
+    given = configs.read(f"{FOLDER}/dps_transfer.py:snli,scitail", {})
     with tfds.testing.mock_data(num_examples=40):
-        made = settings.changed(given, SMALL_TEXTS)
+        made = with_changes(given, SMALL_TEXTS)
         content = json.loads(train.run(made, tmp_path).read_text())
     assert content["frozen_unchanged"] and content["trainable"]["ever"]
     assert content["metrics"]["name"] == "entailment_accuracy"

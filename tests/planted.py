@@ -9,8 +9,11 @@ the labels back.
 import jax
 import numpy as np
 
-from subtune_jax import dataset, devices, names, settings, setup, trees
-from subtune_jax.contracts import Split, Task, Variables
+from subtune_jax.commands import configs
+from subtune_jax.core import devices, registry, trees
+from subtune_jax.core.contracts import Split, Task, Variables
+from subtune_jax.data import dataset
+from subtune_jax.training import setup
 
 CLASSES = 4
 GIVEN = {
@@ -25,9 +28,9 @@ GIVEN = {
 
 def made(block, **more):
     """A setup whose base has lost `block`."""
-    given = settings.complete({**GIVEN, **more})
+    given = configs.complete({**GIVEN, **more})
     plain = setup.prepare(given)
-    backbone = names.load("backbones", given["backbone"])
+    backbone = registry.load("backbones", given["backbone"])
     whole = jax.tree.map(np.asarray, backbone.init(jax.random.key(7), CLASSES))
     rng = np.random.default_rng(7)
     causes, effects = rng.normal(size=(700, 4)), rng.normal(size=(4, 8 * 8 * 3))

@@ -14,10 +14,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from subtune_jax import encoder, fetch, layers, names, network, texts
-from subtune_jax.contracts import Backbone, Variables
-from subtune_jax.weights import bert as bert_weights
-from subtune_jax.weights.bert import Config
+from subtune_jax import fetch
+from subtune_jax.core import registry
+from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax.data import tokenization
+from subtune_jax.models import encoder, layers, network
+from subtune_jax.models.weights import bert_files
+from subtune_jax.models.weights.bert_files import Config
 
 ASSET = "minilm"
 POOLINGS = ("mean", "first", "pooler")
@@ -59,7 +62,7 @@ def make(
       weights: None for random ones; `"minilm"` for the asset; else a folder in the
         layout of Hugging Face: `config.json`, `tokenizer.json`, `model.safetensors`.
       variant: of random weights: a name in `VARIANTS`, `"minilm-l6"` unless given, or
-        the numbers of a `Shape`. Their tokenizer hashes words, `texts.hashed`.
+        the numbers of a `Shape`. Their tokenizer hashes words, `tokenization.hashed`.
       length: tokens of a text, or of both of a pair, at most; special ones included.
       lengths: that batches are padded to, below `length`, which is always the last of
         them: each is a program of its own. None for `LENGTHS`, `()` for `length` alone.
@@ -78,9 +81,9 @@ def make(
       ValueError: an unknown name, a number out of range, or files that do not fit.
     """
     pooling = pooling or ("mean" if weights in (None, ASSET) else "pooler")
-    names.check_choice("pooling", pooling, POOLINGS)
+    registry.check_choice("pooling", pooling, POOLINGS)
     folder = None if weights is None else _folder(weights)
-    config = _random(variant) if folder is None else bert_weights.read_config(folder)
+    config = _random(variant) if folder is None else bert_files.read_config(folder)
     if folder is not None and variant is not None:
         what = f"variant={variant!r} beside weights"
         raise ValueError(f"{what}; {folder / 'config.json'} says what they are")
@@ -90,13 +93,13 @@ def make(
     for name, rate in zip(("dropout", "attention_dropout"), rates, strict=True):
         layers.check_rate(name, rate)
     if folder is None:
-        encode = texts.hashed(length, config.vocabulary)
+        encode = tokenization.hashed(length, config.vocabulary)
     else:
-        encode = texts.read(folder / "tokenizer.json", length, config.vocabulary)
+        encode = tokenization.read(folder / "tokenizer.json", length, config.vocabulary)
 
     def load(shapes: Variables) -> Variables:
         if folder is not None:
-            return bert_weights.load(folder, shapes, _new(config, pooling, seed))
+            return bert_files.load(folder, shapes, _new(config, pooling, seed))
         whole = backbone.init(jax.random.key(seed), 1)
         return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
 
@@ -141,7 +144,7 @@ def _new(config: Config, pooling: str, seed: int) -> dict[str, np.ndarray]:
 def _random(variant: str | tuple | None) -> Config:
     variant = "minilm-l6" if variant is None else variant
     if isinstance(variant, str):
-        names.check_choice("variant", variant, VARIANTS)
+        registry.check_choice("variant", variant, VARIANTS)
         shape = VARIANTS[variant]
     else:
         shape = Shape(*variant)

@@ -15,11 +15,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from subtune_jax import convolutions, fetch, layers, network
-from subtune_jax import weights as weight_files
-from subtune_jax.contracts import Backbone, Variables
-from subtune_jax.convolutions import normalised
-from subtune_jax.layers import Run
+from subtune_jax import fetch
+from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax.models import convolutions, layers, network
+from subtune_jax.models.convolutions import normalised
+from subtune_jax.models.layers import Run
+from subtune_jax.models.weights import weight_files
 
 ASSET = ("efficientnet_lite0", "efficientnet-lite0-57934424.pth")
 STEM, TOP = 32, 1280

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from subtune_jax import layers, network
-from subtune_jax.contracts import Backbone, Variables
-from subtune_jax.layers import Run
+from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax.models import layers, network
+from subtune_jax.models.layers import Run
 
 TINY = {"image_size": 8, "widths": (16, 16)}  # arguments of the smallest useful one
 

@@ -15,11 +15,12 @@ from flax import nnx
 from flax.nnx import Rngs
 from jax import lax
 
-from subtune_jax import layers, names, network
-from subtune_jax.contracts import Backbone, Variables
-from subtune_jax.convolutions import Conv, normalised
-from subtune_jax.layers import Run
-from subtune_jax.weights import resnet as resnet_weights
+from subtune_jax.core import registry
+from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax.models import layers, network
+from subtune_jax.models.convolutions import Conv, normalised
+from subtune_jax.models.layers import Run
+from subtune_jax.models.weights import resnet_files
 
 
 class Shape(NamedTuple):
@@ -139,7 +140,7 @@ def make(
 
     def load(shapes: Variables) -> Variables:
         if weights is not None:
-            return resnet_weights.load(weights, shapes)
+            return resnet_files.load(weights, shapes)
         whole = backbone.init(jax.random.key(seed), 1)
         return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
 
@@ -156,10 +157,10 @@ def make(
 
 def _shape(variant: str | tuple) -> Shape:
     if isinstance(variant, str | int):
-        names.check_choice("variant", str(variant), VARIANTS)
+        registry.check_choice("variant", str(variant), VARIANTS)
         return VARIANTS[str(variant)]
     for kind, _, _ in Shape(*variant).stages:
-        names.check_choice("kind", kind, KINDS)
+        registry.check_choice("kind", kind, KINDS)
     return Shape(*variant)
 
 

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from subtune_jax import attention, fetch, layers, names, network, rowwise
-from subtune_jax.contracts import Backbone, Variables
-from subtune_jax.layers import Run
-from subtune_jax.weights import vit as vit_weights
-from subtune_jax.weights import vit_layouts
+from subtune_jax import fetch
+from subtune_jax.core import registry
+from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax.models import attention, layers, network, row_vectors
+from subtune_jax.models.layers import Run
+from subtune_jax.models.weights import vit_files, vit_layouts
 
 
 class Shape(NamedTuple):
@@ -89,8 +90,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, run: Run) -> jax.Array:
         """One block."""
-        x = rowwise.settled(x)
-        x = rowwise.settled(x + _scaled(self.attn(self.norm1(x)), self.scale1))
+        x = row_vectors.settled(x)
+        x = row_vectors.settled(x + _scaled(self.attn(self.norm1(x)), self.scale1))
         hidden = self.fc1(self.norm2(x))
         hidden = jax.nn.gelu(hidden) if self.tanh else attention.gelu(hidden)
         return x + _scaled(self.fc2(hidden), self.scale2)
@@ -142,7 +143,7 @@ def make(
     """
     shape = _shape(variant, image_size)
     path = None if weights is None else _file(weights)
-    layout = vit_layouts.PLAIN if path is None else vit_weights.read_layout(path)
+    layout = vit_layouts.PLAIN if path is None else vit_files.read_layout(path)
     tanh = _known(gelu or layout.gelu, "gelu", ("exact", "tanh")) == "tanh"
     colours = _known(normalize or layout.normalize, "normalize", COLOURS)
     small = layout.epsilon if epsilon is None else epsilon
@@ -154,7 +155,7 @@ def make(
 
     def load(shapes: Variables) -> Variables:
         if path is not None:
-            return vit_weights.load(path, shapes, shape.heads)
+            return vit_files.load(path, shapes, shape.heads)
         whole = backbone.init(jax.random.key(seed), 1)
         return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
 
@@ -187,7 +188,7 @@ def _shape(variant: str | tuple, image_size: int) -> Shape:
 
 def _known(value: str, what: str, known: Iterable[str]) -> str:
     if value not in known:
-        raise ValueError(f"no {what} named {value!r}; {names.near(value, known)}")
+        raise ValueError(f"no {what} named {value!r}; {registry.near(value, known)}")
     return value
 
 
@@ -197,4 +198,4 @@ def _file(weights: str) -> Path:
 
 
 def _scaled(x: jax.Array, scale: nnx.Param | None) -> jax.Array:
-    return x if scale is None else rowwise.scale(x, scale[...].astype(x.dtype))
+    return x if scale is None else row_vectors.scale(x, scale[...].astype(x.dtype))

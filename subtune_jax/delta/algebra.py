@@ -8,12 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import delta
-from subtune_jax.delta import changes as delta_changes
-from subtune_jax.delta import checks, tensor_file
-from subtune_jax.delta.changes import Change, bits
+from subtune_jax.core.registry import near
+from subtune_jax.delta import changed, checks, store, tensor_file
+from subtune_jax.delta.changed import Change, bits
 from subtune_jax.delta.leaves import digest, flatten, rebuild
-from subtune_jax.names import near
 
 RULES = ("error", "last", "mean")
 Part = tuple[np.ndarray, np.ndarray]  # positions, values
@@ -26,7 +24,7 @@ def diff(path_a: str | Path, path_b: str | Path) -> dict[str, Any]:
     `equal`, those of them with equal bits. A leaf held whole counts with all its
     elements. `both` is 0 where the leaves have different shapes or types.
     """
-    a, b = delta.read(path_a), delta.read(path_b)
+    a, b = store.read(path_a), store.read(path_b)
     rows = {}
     for name in sorted(a.changes.keys() | b.changes.keys()):
         ours, theirs = a.changes.get(name), b.changes.get(name)
@@ -64,7 +62,7 @@ def merge(paths: Sequence[str | Path], base: Any, rule: str = "error") -> Any:
     parts: dict[str, list[Part]] = {}
     rows: dict[str, dict[str, Any]] = {}
     for path in paths:
-        contents = delta.read(path)
+        contents = store.read(path)
         checks.refuse_base(contents.manifest, contents.leaves, before, digests)
         for name, change in contents.changes.items():
             row = rows.setdefault(name, contents.leaves[name])
@@ -89,12 +87,12 @@ def export(path: str | Path, file: str | Path) -> Path:
     row-major leaf, and `a/b.values`. Any other leaf is one array, `a/b`, whole. The
     notes are `base_fingerprint`, `result_fingerprint` and `meta` (JSON).
     """
-    contents = delta.read(path)
+    contents = store.read(path)
     arrays = {}
     for name, change in contents.changes.items():
         if change.positions is None:
             shape = contents.leaves[name]["shape"]
-            arrays[name] = delta_changes.apply(change, None, shape)
+            arrays[name] = changed.apply(change, None, shape)
         else:
             arrays[f"{name}.positions"] = change.positions
             arrays[f"{name}.values"] = change.values

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.contracts import Variables
-from subtune_jax.delta.changes import bits
+from subtune_jax.core.contracts import Variables
+from subtune_jax.delta.changed import bits
 from subtune_jax.delta.folder import SHORT
 from subtune_jax.delta.leaves import combine, walk
 

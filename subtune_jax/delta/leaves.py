@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.contracts import Variables
+from subtune_jax.core.contracts import Variables
 from subtune_jax.delta import folder
 
 

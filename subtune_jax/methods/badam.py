@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import masks, names
+from subtune_jax.core import registry
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 ORDERS = ("random", "ascending", "descending")
@@ -52,7 +53,7 @@ def make(
       ValueError: a number out of its range, or an unknown order; in `init`, a pattern
         matches nothing.
     """
-    names.check_choice("badam order", order, ORDERS)
+    registry.check_choice("badam order", order, ORDERS)
     if period_steps < 0:
         raise ValueError(f"badam {period_steps=}; it must be 0 or more")
 

@@ -12,9 +12,9 @@ which here are two names.
 from collections.abc import Sequence
 from typing import Any
 
-from subtune_jax import masks
-from subtune_jax.names import near
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.core.registry import near
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {"pattern": ".*"}
 

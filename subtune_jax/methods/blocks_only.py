@@ -8,8 +8,8 @@ the patch, class and position embeddings and the last norm of a ViT, stay as the
 
 from typing import Any
 
-from subtune_jax import masks
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import masks
 
 REPEATED = r"(block|layer|hidden)\d[^/]*"  # names of the blocks that a network repeats
 TINY: dict[str, Any] = {}

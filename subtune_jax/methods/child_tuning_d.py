@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import choose, masks, trees
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.core import trees
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 REPEATED = r"(block|layer|hidden)\d[^/]*"  # names of the blocks that a network repeats
 TINY: dict[str, Any] = {}

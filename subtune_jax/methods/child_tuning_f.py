@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import reaching
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods import child_tuning_d
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import reach
 
 SIDES = 1 << 16  # of the coin
 TINY: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def make(
         key = jax.random.key(evidence.seed, impl="threefry2x32")
         memory = {"key": np.asarray(jax.random.key_data(key))}
         both = f"(?=(?:{pattern})/)(?:{among})"
-        return reaching.start(evidence, both, head, outside, memory)
+        return reach.start(evidence, both, head, outside, memory)
 
     def update(seen: Seen, selection: Selection) -> Moved:
         data = selection.memory["key"]

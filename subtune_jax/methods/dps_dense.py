@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import reaching, tops
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import reach, top_k_traced
 
 TINY: dict[str, Any] = {"update_ratio": 0.25}
 
@@ -66,10 +66,10 @@ def make(
 
     def init(evidence: Evidence) -> Selection:
         steps = stage_length("dps_dense", update_ratio, stage_steps, evidence)
-        selection = reaching.start(evidence, among, head, outside)
+        selection = reach.start(evidence, among, head, outside)
         squares = {
             path: np.zeros(leaf.shape, np.float32)
-            for path, leaf in reaching.leaves(evidence, selection).items()
+            for path, leaf in reach.leaves(evidence, selection).items()
         }
         memory = {"squares": squares, "stage_steps": np.asarray(steps, np.int32)}
         return selection._replace(memory=memory)
@@ -129,4 +129,4 @@ def add(total: jax.Array, grad: jax.Array, opens: jax.Array) -> jax.Array:
 def largest(scores: dict[str, jax.Array], drop_ratio: float) -> dict[str, jax.Array]:
     """Marks of each array the `ceil(n * (1 - drop_ratio))` largest of its n scores."""
     counts = {p: math.ceil(x.size * (1 - drop_ratio)) for p, x in scores.items()}
-    return tops.masks(scores, counts)
+    return top_k_traced.masks(scores, counts)

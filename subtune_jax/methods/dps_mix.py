@@ -36,9 +36,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import reaching
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods import dps_dense
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import reach
 
 TINY: dict[str, Any] = {"update_ratio": 0.25}
 EXPLORES, OPENS, HOLDS = range(
@@ -76,8 +76,8 @@ def make(
 
     def init(evidence: Evidence) -> Selection:
         steps = dps_dense.stage_length("dps_mix", update_ratio, stage_steps, evidence)
-        selection = reaching.start(evidence, among, head, outside)
-        base = reaching.leaves(evidence, selection)
+        selection = reach.start(evidence, among, head, outside)
+        base = reach.leaves(evidence, selection)
         for path, leaf in base.items():
             if leaf.ndim < 2:
                 raise ValueError(f"dps_mix was given {path!r} {leaf.shape}; no matrix")

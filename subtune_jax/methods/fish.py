@@ -19,8 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import choose, masks, scores, trees
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core import trees
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {"fraction": 0.2, "examples": 4}
 

@@ -23,8 +23,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import choose, masks, reaching, tops
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import choose, masks, reach, top_k_traced
 
 TINY: dict[str, Any] = {}
 
@@ -56,16 +56,19 @@ def make(
         raise ValueError("gmt head=True, compact=True; only one of them can be")
 
     def init(evidence: Evidence) -> Selection:
-        selection = reaching.start(evidence, among, head, outside)
+        selection = reach.start(evidence, among, head, outside)
         return _few(evidence, selection, keep_ratio) if compact else selection
 
     def update(seen: Seen, selection: Selection) -> Moved:
         sizes = {path: jnp.abs(seen.grads[path]) for path in selection.mask}
         counts = {p: choose.share(keep_ratio, x.size) for p, x in sizes.items()}
         if compact:
-            mask = {path: tops.positions(x, counts[path]) for path, x in sizes.items()}
+            mask = {
+                path: top_k_traced.positions(x, counts[path])
+                for path, x in sizes.items()
+            }
         else:
-            mask = tops.masks(sizes, counts)
+            mask = top_k_traced.masks(sizes, counts)
         return Moved(selection._replace(mask=mask))
 
     return Selector(init, update)
@@ -74,7 +77,7 @@ def make(
 def _few(evidence: Evidence, selection: Selection, keep_ratio: float) -> Selection:
     """As many of each reached leaf as are kept: the first, until the first step."""
     chosen = {}
-    for path, leaf in reaching.leaves(evidence, selection).items():
+    for path, leaf in reach.leaves(evidence, selection).items():
         places = np.arange(leaf.size).reshape(leaf.shape)
         chosen[path] = places < choose.share(keep_ratio, leaf.size)
     mask = masks.fill(evidence.params, chosen)

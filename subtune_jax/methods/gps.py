@@ -19,9 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import choose, losses, masks, names, scores, trees
-from subtune_jax.contracts import Mask
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core import losses, registry, trees
+from subtune_jax.core.contracts import Mask
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {"loss": "task"}
 LOG = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def make(
       ValueError: an unknown loss, or a number out of its range; in `init`, `among`
         matches nothing, or `k` is more than a fan-in.
     """
-    names.check_choice("gps loss", loss, LOSSES)
+    registry.check_choice("gps loss", loss, LOSSES)
     if batches < 0 or temperature <= 0 or not 0 <= until <= 1:
         given = f"batches={batches}, temperature={temperature}, until={until}"
         ranges = "they must be 0 or more, above 0, and in [0, 1]"

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import masks
-from subtune_jax.network import HEAD
-from subtune_jax.selectors import Evidence, Probe, Selection, Selector
+from subtune_jax.core.contracts import HEAD
+from subtune_jax.core.method import Evidence, Probe, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 

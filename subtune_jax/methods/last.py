@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from subtune_jax import masks
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {"count": 1}
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import choose, masks
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {"rank_budget": 1, "filter_rank": 2}
 

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import masks
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {"count": 1, "period_steps": 2}
 

@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from subtune_jax import masks, names
-from subtune_jax.contracts import Params
+from subtune_jax.core import registry
+from subtune_jax.core.contracts import HEAD, Params
+from subtune_jax.core.method import Evidence, Probe, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.network import HEAD
-from subtune_jax.selectors import Evidence, Probe, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 
@@ -55,7 +55,9 @@ def make(
         masks.find(params, f"(?:{pattern})/.*", head)  # refuses what matches nothing
         known = _layers(params, pattern)
         if block is not None and block not in known:
-            raise ValueError(f"lnsr has no layer {block!r}; {names.near(block, known)}")
+            raise ValueError(
+                f"lnsr has no layer {block!r}; {registry.near(block, known)}"
+            )
         return Selection(masks.from_regex(params, ".*", skip=head))
 
     def penalty(probe: Probe) -> jax.Array:

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import masks
-from subtune_jax.selectors import Additive, Evidence, Selection, Selector
+from subtune_jax.core.method import Additive, Evidence, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {"rank": 2, "among": ".*kernel"}
 

@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from subtune_jax import choose, masks, trees
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.core import trees
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 EPOCHS = 3
 TINY: dict[str, Any] = {"lottery_steps": 2, "learning_rate": 1e-3}

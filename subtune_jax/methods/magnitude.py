@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
-from subtune_jax import choose, masks, scores
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {"count": 1}
 

@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import masks, names
-from subtune_jax.selectors import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.core import registry
+from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 EACH = ("input", "element")
@@ -47,7 +48,7 @@ def make(p: float = 0.9, among: str = r".*kernel", each: str = "input") -> Selec
       ValueError: `p` out of its range, an unknown `each`; in `init`, `among` matches
         nothing, or a vector with draws for inputs.
     """
-    names.check_choice("mixout each", each, EACH)
+    registry.check_choice("mixout each", each, EACH)
     if not 0 <= p < 1:
         raise ValueError(f"mixout p={p} is outside [0, 1)")
     dropped = min(int(p * LEVELS + 0.5), LEVELS - 1)

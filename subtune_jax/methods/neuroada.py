@@ -13,8 +13,9 @@ we refuse that.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from subtune_jax import choose, masks, scores
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {}
 

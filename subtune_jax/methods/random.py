@@ -9,8 +9,9 @@ Hugging Face PEFT is this one: random, of linear layers, with a budget per array
 
 from typing import Any
 
-from subtune_jax import choose, masks, scores
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {"count": 1}
 

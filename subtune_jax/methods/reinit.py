@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import masks, trees
+from subtune_jax.core import trees
+from subtune_jax.core.method import Evidence, Selection, Selector
 from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 

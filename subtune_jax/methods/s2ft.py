@@ -13,9 +13,11 @@ wants contiguous memory.
 
 from typing import Any
 
-from subtune_jax import choose, coupled, masks, names, scores, structured
-from subtune_jax.contracts import Mask
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core import registry
+from subtune_jax.core.contracts import Mask
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, coupled, masks, structured
 
 TINY: dict[str, Any] = {"part": "neurons", "fraction": 0.2}
 PARTS = ("channels", "down", "heads", "neurons")
@@ -42,7 +44,7 @@ def make(
       ValueError: an unknown part or a number out of its range; in `init`, the network
         has no such parts.
     """
-    names.check_choice("s2ft part", part, PARTS)
+    registry.check_choice("s2ft part", part, PARTS)
     choose.share(fraction, 1)  # refuses what is no share before anything is drawn
 
     def draw(evidence: Evidence) -> Mask:

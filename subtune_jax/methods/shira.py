@@ -20,8 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import choose, masks, names, scores, trees
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core import registry, trees
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 KINDS = ("struct", "random", "magnitude", "gradient", "snip")
 TINY: dict[str, Any] = {"fraction": 0.1, "batches": 1}
@@ -47,7 +49,7 @@ def make(
       ValueError: an unknown kind, or a number out of its range; in `init`, `among`
         matches nothing, or for `"struct"` a vector.
     """
-    names.check_choice("shira kind", kind, KINDS)
+    registry.check_choice("shira kind", kind, KINDS)
     choose.share(fraction, 1)  # refuses what is no share before anything is computed
     if batches < 0:
         raise ValueError(f"shira batches={batches}; it must be 0 or more")

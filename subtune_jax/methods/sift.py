@@ -15,8 +15,10 @@ nearest. It throws the first gradient away once it has chosen by it, and so do w
 
 from typing import Any
 
-from subtune_jax import choose, masks, scores, trees
-from subtune_jax.selectors import Evidence, Selection, Selector
+from subtune_jax import scores
+from subtune_jax.core import trees
+from subtune_jax.core.method import Evidence, Selection, Selector
+from subtune_jax.selection import choose, masks
 
 TINY: dict[str, Any] = {}
 

@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import choose, masks, tops
-from subtune_jax.selectors import Evidence, Moved, Seeds, Seen, Selection, Selector
+from subtune_jax.core.method import Evidence, Moved, Seeds, Seen, Selection, Selector
+from subtune_jax.selection import choose, masks, top_k_traced
 
 TINY: dict[str, Any] = {"fraction": 0.1, "period_steps": 4, "accumulate_steps": 2}
 Memory = dict[str, dict[str, jax.Array]]
@@ -119,7 +119,9 @@ def _random(below: dict[str, Any], fraction: float, seed: int) -> Any:
 def _begin(seen: Seen, mask: Any) -> Memory:
     """Candidates by this gradient, which is the first of their sums."""
     flat = {path: seen.grads[path].reshape(-1).astype(jnp.float32) for path in mask}
-    found = {p: tops.positions(jnp.abs(g), len(mask[p])) for p, g in flat.items()}
+    found = {
+        p: top_k_traced.positions(jnp.abs(g), len(mask[p])) for p, g in flat.items()
+    }
     sums = {path: flat[path][where] for path, where in found.items()}
     squares = {path: jnp.square(x) for path, x in sums.items()}
     return {"candidates": found, "sums": sums, "squares": squares}

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import masks, trees
-from subtune_jax.selectors import Additive, Evidence, Selection, Selector
+from subtune_jax.core import trees
+from subtune_jax.core.method import Additive, Evidence, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 SPREAD = 0.02  # standard deviation of the values to start from

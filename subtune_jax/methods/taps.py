@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax import masks, trees
-from subtune_jax.selectors import Additive, Evidence, Probe, Selection, Selector
+from subtune_jax.core import trees
+from subtune_jax.core.method import Additive, Evidence, Probe, Selection, Selector
+from subtune_jax.selection import masks
 
 TINY: dict[str, Any] = {}
 NORMS = r".*norm[^/]*/(scale|bias)"

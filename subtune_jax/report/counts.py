@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import masks, score_arrays, stability, trees
-from subtune_jax.contracts import Mask, Params
+from subtune_jax.core import trees
+from subtune_jax.core.contracts import Mask, Params
+from subtune_jax.selection import masks, score_arrays, stability
 
 
 def selected(

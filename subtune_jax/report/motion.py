@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from subtune_jax import stability
-from subtune_jax.contracts import Mask
+from subtune_jax.core.contracts import Mask
 from subtune_jax.report import counts, themes
 from subtune_jax.report.themes import LIGHT, Theme
+from subtune_jax.selection import stability
 
 WIDTH = 10  # inches
 MOST = 3  # runs in one picture

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subtune_jax import fetch, images, splits
-from subtune_jax.contracts import Task
+from subtune_jax import fetch
+from subtune_jax.core.contracts import Task
+from subtune_jax.data import images, splits
 
 CLASSES = (
     "Activities",

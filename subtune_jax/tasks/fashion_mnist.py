@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from subtune_jax import fetch, images, splits
-from subtune_jax.contracts import Split, Task
+from subtune_jax import fetch
+from subtune_jax.core.contracts import Split, Task
+from subtune_jax.data import images, splits
 
 CLASSES = (
     "T-shirt/top",

@@ -4,9 +4,9 @@ Where there is no official validation split, a tenth of training is taken; train
 and test are the official ones.
 """
 
-from subtune_jax import prepared
-from subtune_jax.contracts import Task
-from subtune_jax.names import near
+from subtune_jax.core.contracts import Task
+from subtune_jax.core.registry import near
+from subtune_jax.data import tfds_images
 
 CUT = ("train[:90%]", "train[90%:]", "test")
 PRESETS = {
@@ -35,4 +35,4 @@ def make(dataset: str = "cub", data_dir: str | None = None) -> Task:
         known = near(dataset, [*PRESETS, "nabirds"])
         raise ValueError(f"no data set of FGVC named {dataset!r}; {known}")
     source, slices = PRESETS[dataset]
-    return prepared.task("fgvc", source, slices, data_dir=data_dir)
+    return tfds_images.task("fgvc", source, slices, data_dir=data_dir)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from subtune_jax import images, splits
-from subtune_jax.contracts import Split, Task
+from subtune_jax.core.contracts import Split, Task
+from subtune_jax.data import images, splits
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 Files = tuple[list[Path], np.ndarray]  # and their labels

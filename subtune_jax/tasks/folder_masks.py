@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from subtune_jax import dense, images, splits
-from subtune_jax.contracts import Split, Task
+from subtune_jax.core.contracts import Split, Task
+from subtune_jax.data import dense, images, splits
 from subtune_jax.tasks.folder import SUFFIXES
 
 

@@ -6,7 +6,7 @@ decides when to stop and what to choose, so that test decides nothing. Sentences
 come twice in GLUE are left as they are.
 
 Each task has GLUE's own metrics. Of two, the first decides: accuracy before F1, Pearson
-before Spearman. For few training examples use `data.train_examples`.
+before Spearman. For few training examples use `batches.train_examples`.
 
 Source: Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural
 Language Understanding", arXiv:1804.07461. Its ninth task, WNLI, has validation pairs
@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from subtune_jax import agreement, losses, prepared_texts, text_tasks
-from subtune_jax.contracts import Task
-from subtune_jax.names import near
+from subtune_jax.core import losses
+from subtune_jax.core.contracts import Task
+from subtune_jax.core.registry import near
+from subtune_jax.data import agreement, text_tasks, tfds_texts
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 ONE = ("sentence",)
@@ -78,11 +79,9 @@ def make(
     preset, name, test = PRESETS[dataset], f"glue/{dataset}", "validation"
     if dataset == "mnli":
         test += "_mismatched" if mismatched else "_matched"
-    whole, classes = prepared_texts.split(
-        name, "train", preset.columns, data_dir=data_dir
-    )
+    whole, classes = tfds_texts.split(name, "train", preset.columns, data_dir=data_dir)
     train, validation = text_tasks.hold_out(whole, validation_examples, seed)
-    answered, _ = prepared_texts.split(name, test, preset.columns, data_dir=data_dir)
+    answered, _ = tfds_texts.split(name, test, preset.columns, data_dir=data_dir)
     if not classes:
         task = Task("glue", ("score",), train, validation, answered)
         return text_tasks.regression(task)

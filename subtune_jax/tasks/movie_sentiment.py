@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax import fetch, splits, text_tasks
-from subtune_jax.contracts import Task
+from subtune_jax import fetch
+from subtune_jax.core.contracts import Task
+from subtune_jax.data import splits, text_tasks
 from subtune_jax.fetch import archives
 
 CLASSES = ("negative", "positive")

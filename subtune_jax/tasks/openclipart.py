@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from subtune_jax import fetch, images, splits
-from subtune_jax.contracts import Task
+from subtune_jax import fetch
+from subtune_jax.core.contracts import Task
+from subtune_jax.data import images, splits
 
 TOPICS = {
     "buildings": ("buildings",),

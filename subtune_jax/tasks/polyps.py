@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from subtune_jax import dense, splits
-from subtune_jax.contracts import Split, Task
+from subtune_jax.core.contracts import Split, Task
+from subtune_jax.data import dense, splits
 
 TINY = {"examples": 60, "image_size": 16}  # arguments of the smallest useful one
 CLASSES = ("background", "polyp")

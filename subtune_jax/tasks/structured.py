@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subtune_jax import splits
-from subtune_jax.contracts import Task
-from subtune_jax.names import near
+from subtune_jax.core.contracts import Task
+from subtune_jax.core.registry import near
+from subtune_jax.data import splits
 
 TINY = {"examples": 80, "image_size": 16}  # arguments of the smallest useful one
 GRID = 4  # scenes are laid out in 4 x 4 cells, one shape a cell: none is covered

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from subtune_jax import splits, text_rows, text_tasks
-from subtune_jax.contracts import Split, Task
-from subtune_jax.names import near
-from subtune_jax.text_rows import Table
+from subtune_jax.core.contracts import Split, Task
+from subtune_jax.core.registry import near
+from subtune_jax.data import splits, text_files, text_tasks
+from subtune_jax.data.text_files import Table
 
 Load = Callable[[Path], Table]
 
@@ -55,7 +55,7 @@ def make(
 
     def load(file: Path) -> Table:
         options = {"regression": regression, "delimiter": delimiter}
-        return text_rows.read(file, text, pair, label, **options)
+        return text_files.read(file, text, pair, label, **options)
 
     root = Path(path).expanduser()
     if root.is_dir():
@@ -113,13 +113,13 @@ def _needed(root: Path, stem: str) -> Path:
     found = _file(root, (stem,))
     if found is None:
         there = ", ".join(sorted(file.name for file in root.iterdir())) or "nothing"
-        ends = ", ".join(text_rows.SUFFIXES)
+        ends = ", ".join(text_files.SUFFIXES)
         raise ValueError(f"{root} has no file {stem} with {ends}; there is {there}")
     return found
 
 
 def _file(root: Path, stems: tuple[str, ...]) -> Path | None:
-    names = [f"{stem}{suffix}" for stem in stems for suffix in text_rows.SUFFIXES]
+    names = [f"{stem}{suffix}" for stem in stems for suffix in text_files.SUFFIXES]
     found = [root / name for name in names if (root / name).is_file()]
     if len(found) > 1:
         raise ValueError(f"{root} has both {found[0].name} and {found[1].name}")

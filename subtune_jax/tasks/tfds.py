@@ -4,8 +4,8 @@ It must have been prepared in a format with random access:
 `tfds.builder(NAME, file_format="array_record").download_and_prepare()`.
 """
 
-from subtune_jax import prepared
-from subtune_jax.contracts import Task
+from subtune_jax.core.contracts import Task
+from subtune_jax.data import tfds_images
 
 
 def make(
@@ -28,11 +28,11 @@ def make(
       label_key: the feature with the label, a `ClassLabel`.
       data_dir: where it was prepared; None for TFDS's default.
     """
-    return prepared.task(
+    return tfds_images.task(
         "tfds",
         dataset,
         (train, validation, test),
-        target=prepared.Target(label_key),
+        target=tfds_images.Target(label_key),
         image_key=image_key,
         data_dir=data_dir,
     )

@@ -6,8 +6,8 @@ It must have been prepared in a format with random access, as for `tasks/tfds.py
 import functools
 from collections.abc import Sequence
 
-from subtune_jax import dense, prepared
-from subtune_jax.contracts import Task
+from subtune_jax.core.contracts import Task
+from subtune_jax.data import dense, tfds_images
 
 
 def make(
@@ -38,11 +38,11 @@ def make(
       data_dir: where it was prepared; None for TFDS's default.
 
     Raises:
-      ValueError: as `prepared.dense_task`, or the values do not fit the classes; when
-        it is read, a mask holds another value.
+      ValueError: as `tfds_images.dense_task`, or the values do not fit the classes;
+        when it is read, a mask holds another value.
     """
     known = dense.values("tfds_masks", classes, values, ignored)
-    return prepared.dense_task(
+    return tfds_images.dense_task(
         "tfds_masks",
         dataset,
         (train, validation, test),

@@ -15,7 +15,7 @@ SICK: `path` names its file SICK_test_annotated.txt, from SemEval 2014, task 1.
 
 Source: Zhang et al., "Fine-Tuning Pre-Trained Language Models Effectively by Optimizing
 Subnetworks Adaptively" (DPS, NeurIPS 2022), arXiv:2211.01642. Its code trains on 8,000
-stratified pairs (`data.train_examples`), counts a predicted contradiction as neutral
+stratified pairs (`batches.train_examples`), counts a predicted contradiction as neutral
 where there are two classes, as here, and evaluates on the validation part of every set.
 """
 
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from subtune_jax import agreement, prepared_texts, text_rows, text_tasks
-from subtune_jax.contracts import Split, Task
-from subtune_jax.names import check_choice, near
+from subtune_jax.core.contracts import Split, Task
+from subtune_jax.core.registry import check_choice, near
+from subtune_jax.data import agreement, text_files, text_tasks, tfds_texts
 
 CLASSES = ("entailment", "neutral", "contradiction")
 NUMBERS = {"entails": 0, "not_entailment": 1} | {
@@ -88,14 +88,14 @@ def make(
 def _prepared(
     dataset: str, piece: str, columns: tuple[str, str], data_dir: str | None
 ) -> Split:
-    found, names = prepared_texts.split(dataset, piece, columns, data_dir=data_dir)
+    found, names = tfds_texts.split(dataset, piece, columns, data_dir=data_dir)
     numbers = np.array([NUMBERS[name] for name in names], np.int32)
     return found._replace(labels=numbers[found.labels])
 
 
 def _sick(file: Path) -> Split:
     columns = ("sentence_A", "sentence_B", "entailment_judgment")
-    table = text_rows.read(file, *columns)
+    table = text_files.read(file, *columns)
     for label, place in zip(table.labels, table.places, strict=True):
         if label.lower() not in CLASSES:
             what = f"{place}: label {label!r} is no class"

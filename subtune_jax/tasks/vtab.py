@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from subtune_jax import prepared
-from subtune_jax.contracts import Task
-from subtune_jax.names import near
-from subtune_jax.prepared import Target
+from subtune_jax.core.contracts import Task
+from subtune_jax.core.registry import near
+from subtune_jax.data import tfds_images
+from subtune_jax.data.tfds_images import Target
 
 TENTH = ("train[:800]", "train[90%:]", "test")
 OFFICIAL = ("train[:800]", "validation", "test")
@@ -126,7 +126,7 @@ def make(dataset: str = "cifar100", data_dir: str | None = None) -> Task:
         known = near(dataset, PRESETS)
         raise ValueError(f"no task of VTAB named {dataset!r}; {known}")
     source, slices, target, brightness = PRESETS[dataset]
-    return prepared.task(
+    return tfds_images.task(
         "vtab",
         source,
         slices,

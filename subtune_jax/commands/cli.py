@@ -1,0 +1,122 @@
+"""The command line: `--config=FILE[:ARG] --config.KEY=VALUE --workdir=DIR`.
+
+Exit codes: 0 on success; 2 on a usage or input error, with one line on stderr and
+no traceback; 1 otherwise. The last line on stdout is the path of the JSON result.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+from subtune_jax.commands import configs
+from subtune_jax.training import process
+from subtune_jax.training.settings import Settings
+
+Job = Callable[[Settings, argparse.Namespace], Path]
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser of `--config`, `--workdir`; overrides are taken out by `run`."""
+    made = argparse.ArgumentParser(
+        prog=f"subtune {name}",
+        description=description,
+        epilog="--config.KEY=VALUE sets any key, such as --config.optimizer.ema=0.99",
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "--config", required=True, metavar="FILE[:ARG]", help="an ml_collections file"
+    )
+    made.add_argument("--workdir", required=True, type=Path, help="where results go")
+    group = made.add_argument_group("several processes (jax.distributed)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--processes", type=int, help="how many there are")
+    group.add_argument("--process", type=int, help="which one this is, from 0")
+    return made
+
+
+def run(parse: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
+    """Parses, runs `job` and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    overrides = [a for a in arguments if a.startswith("--config.")]
+    rest = [a for a in arguments if not a.startswith("--config.")]
+    try:
+        given = parse.parse_args(rest)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+    def work() -> Path:
+        _connect(given)
+        process.cache_compilations()
+        process.keep_memory()
+        _show_log()
+        pairs = dict(_pair(text) for text in overrides)
+        return job(configs.read(given.config, pairs), given)
+
+    return guard(parse.prog, work)
+
+
+def guard(prog: str, work: Callable[[], Path | None]) -> int:
+    """Runs `work`, prints the path that it returns, and maps errors to exit codes."""
+    try:
+        path = work()
+    except FloatingPointError as error:
+        print(f"{prog}: {_line(error)}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        if not _ours(error):
+            raise
+        print(f"{prog}: {_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command resumes", file=sys.stderr)
+        return 1
+    if path is not None:
+        print(path)
+    return 0
+
+
+def _show_log() -> None:
+    """What the package logs, on stderr: nobody else's."""
+    log = logging.getLogger("subtune_jax")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+
+
+def _connect(given: argparse.Namespace) -> None:
+    """Joins the other processes, when there are any; before anything uses jax."""
+    three = (given.coordinator, given.processes, given.process)
+    if any(part is not None for part in three):
+        if any(part is None for part in three):
+            raise ValueError("--coordinator, --processes and --process go together")
+        jax.distributed.initialize(*three)
+
+
+def _ours(error: BaseException) -> bool:
+    """Was it raised by this project or a config, or by the operating system?
+
+    A ValueError from inside jax or NumPy is a defect of ours, and keeps its traceback.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    file = "" if frame is None else frame.tb_frame.f_code.co_filename
+    here = str(Path(__file__).parents[1])
+    return isinstance(error, OSError) or file.startswith(here) or "config" in file
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.removeprefix("--config.").partition("=")
+    if not equals:
+        raise ValueError(f"{text} has no value; write --config.{key}=VALUE")
+    return key, value
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

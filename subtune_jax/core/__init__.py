@@ -1,0 +1,6 @@
+"""What every wing stands on: the contracts of plug-ins, trees, elements, devices.
+
+`contracts` (Task, Backbone, Variables), `method` (Selector, Evidence, Selection),
+`registry` (plug-ins by name), `trees` and `elements` (leaves by path, and some of their
+elements), `devices`, `jaxprs`, `flops`, `losses`, `progress`. Imports nothing of ours.
+"""

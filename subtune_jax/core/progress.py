@@ -1,0 +1,25 @@
+"""Progress: lines on stderr while something long runs."""
+
+import os
+import sys
+from collections.abc import Callable
+
+import jax
+
+
+def say(line: str) -> None:
+    """One line on stderr, by process 0."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+def latest() -> Callable[[str], None]:
+    """Says lines on stderr: the latest one on a terminal, all of them otherwise."""
+    if not sys.stderr.isatty():
+        return lambda line: print(line, file=sys.stderr, flush=True)
+
+    def over(line: str) -> None:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
+
+    return over

@@ -1,0 +1,81 @@
+"""The registry: plug-in files by name, and what a typo meant."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`"did you mean 'x'? there are ..."`, for the end of an error message.
+
+    Where something is near, a list of more than 20 is left out.
+
+    >>> near("fulll", ["head", "full"])
+    "did you mean 'full'? there are full, head"
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    if close and len(known) > 20:
+        return f"{hint}there are {len(known)}"
+    return f"{hint}there are {', '.join(known) or 'none'}"
+
+
+def plugins(package: str) -> list[str]:
+    """The file names in `subtune_jax/<package>/`: the registry."""
+    root = importlib.import_module(f"subtune_jax.{package}")
+    return sorted(module.name for module in pkgutil.iter_modules(root.__path__))
+
+
+def check(package: str, name: str) -> None:
+    """Refuses, by ValueError, a name that has no file in `subtune_jax/<package>/`."""
+    if name not in plugins(package):
+        kind = package.removesuffix("s")
+        raise ValueError(f"no {kind} named {name!r}; {near(name, plugins(package))}")
+
+
+def check_choice(key: str, value: str, known: Iterable[str]) -> None:
+    """Refuses, by ValueError, a `value` of `key` that is not among `known`."""
+    if value not in known:
+        raise ValueError(f"{key}={value!r} is not known; {near(value, known)}")
+
+
+def maker(package: str, name: str) -> Callable[..., Any]:
+    """The function `make` of `subtune_jax/<package>/<name>.py`.
+
+    Raises:
+      ValueError: there is no file of that name.
+    """
+    check(package, name)
+    return importlib.import_module(f"subtune_jax.{package}.{name}").make
+
+
+def arguments(make: Callable[..., Any]) -> dict[str, Any]:
+    """Argument -> default, in order; None for no default.
+
+    >>> arguments(near)
+    {'name': None, 'known': None}
+    """
+    empty, known = inspect.Parameter.empty, inspect.signature(make).parameters
+    defaults = {key: parameter.default for key, parameter in known.items()}
+    return {key: None if d is empty else d for key, d in defaults.items()}
+
+
+def load(package: str, spec: Mapping[str, Any]) -> Any:
+    """Calls `subtune_jax.<package>.<name>.make(**rest)` for `spec = {name, **rest}`.
+
+    Raises:
+      ValueError: there is no file of that name, or `make` takes no such argument.
+    """
+    keys = dict(spec)
+    name = keys.pop("name")
+    make = maker(package, name)
+    known = arguments(make)
+    for key in keys:
+        if key not in known:
+            what = f"{package.removesuffix('s')} {name!r} takes no {key!r}"
+            raise ValueError(f"{what}; {near(key, known)}")
+    return make(**keys)

@@ -1,0 +1,102 @@
+"""Data sets as a network takes them: images of its size, tokens, masks."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from subtune_jax.core.contracts import Split
+from subtune_jax.data import images, splits
+
+RESIDENT_BYTES = 1 << 30  # larger sets stream
+
+
+class Examples(NamedTuple):
+    """A split as the network takes it.
+
+    Attributes:
+      labels: int32 `[N]`, of a regression float32, or masks, uint8 `[N, H, W]`, which
+        are always in memory.
+      inputs: `[N, ...]` of all examples, or None where they do not fit in memory.
+      read: indices `[n]` -> inputs `[n, ...]`.
+      lengths: int `[N]`: all beyond so many places of the first axis of an example is
+        padding, which may be cut; None where nothing is.
+    """
+
+    labels: np.ndarray
+    inputs: np.ndarray | None
+    read: Callable[[np.ndarray], np.ndarray]
+    lengths: np.ndarray | None = None
+
+
+def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
+    """The images of a split at `size` pixels square, read now if they fit in `limit`.
+
+    Masks are brought to that size too, and all are read now.
+
+    Raises:
+      ValueError: an image or mask cannot be read; the message names its file.
+    """
+
+    def one(index: int) -> np.ndarray:
+        return images.resize(split.read(int(index))["image"], size)
+
+    count = len(split.labels)
+    labels = np.asarray(split.labels, np.int32)
+    if split.mask is not None:
+        labels = _masks(split.mask, count, size)
+    if count * size * size * 3 > limit:
+        return Examples(labels, None, lambda where: np.stack([one(i) for i in where]))
+    with ThreadPoolExecutor() as pool:
+        return resident(np.stack(list(pool.map(one, range(count)))), labels)
+
+
+def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> Examples:
+    """Examples of texts.
+
+    Args:
+      encoded: int32 `[N, L, 2]`, see `Backbone.encode`.
+      labels: `[N]`.
+      lengths: that batches are cut to, ascending; the last one is L or more.
+    """
+    longest, size = lengths[-1], encoded.shape[1]
+    padded = np.pad(encoded, ((0, 0), (0, longest - size), (0, 0)))
+    counts = np.count_nonzero(encoded[..., 1], axis=1)
+    fitting = np.asarray(lengths)[np.searchsorted(lengths, counts)]
+    return resident(padded, labels)._replace(lengths=fitting)
+
+
+def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
+    """Masks `[N, size, size]`."""
+    found = np.empty((count, size, size), np.uint8)
+
+    def one(index: int) -> None:
+        found[index] = images.resize_mask(read(index), size)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(one, range(count)):
+            pass  # an error of a thread is raised here
+    return found
+
+
+def resident(inputs: np.ndarray, labels: np.ndarray) -> Examples:
+    """Examples that are in memory: `inputs` `[N, ...]`, `labels` `[N, ...]`."""
+    return Examples(labels, inputs, lambda where: inputs[where])
+
+
+def subset(split: Split, count: int, seed: int) -> Split:
+    """A stratified subset of `count` examples; 0 keeps all."""
+    if not count:
+        return split
+    where, mask = splits.subset(split.labels, count, seed), split.mask
+    return Split(
+        lambda index: split.read(int(where[index])),
+        split.labels[where],
+        None if mask is None else lambda index: mask(int(where[index])),
+    )
+
+
+def length(examples: Examples, where: np.ndarray) -> int | None:
+    """What a batch of the examples `where` is cut to; None for nothing."""
+    return None if examples.lengths is None else int(examples.lengths[where].max())

@@ -1,0 +1,31 @@
+"""What a method does during training, checked against the optimiser and the plan."""
+
+from subtune_jax.core.method import Selector, hold
+from subtune_jax.optim.dynamic_mask import Rule
+from subtune_jax.optim.optimizer import Optimizer
+from subtune_jax.optim.partition import Plan
+
+
+def make(selector: Selector | None, chosen: Optimizer, plan: Plan) -> Rule | None:
+    """How masks move in a run; None for a static method that adds nothing to a step.
+
+    Raises:
+      ValueError: the optimiser cannot do what was asked, or is asked for both a moving
+        mask and what has no meaning beside it.
+    """
+    if selector is None or (
+        selector.update is hold and selector.view is None and selector.penalty is None
+    ):
+        return None
+    policy = chosen.moments or selector.moments
+    places = plan.places
+    given = f"optimizer moving={chosen.moving!r}, moments={policy!r}"
+    if chosen.moving != "mask_update" and places:
+        raise ValueError(f"{given}; this method moves positions, it has mask_update")
+    if chosen.rgn_steps and plan.moving:
+        raise ValueError(f"optimizer rgn_steps={chosen.rgn_steps}; masks move: give 0")
+    if chosen.ema and places:
+        raise ValueError(f"optimizer ema={chosen.ema}; positions move: give 0")
+    if policy == "seed" and not chosen.ages:
+        raise ValueError(f"{given}; adam and adamw have it, else give 'reset'")
+    return Rule(selector, chosen.moving, policy, chosen.decays)

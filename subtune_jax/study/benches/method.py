@@ -1,0 +1,197 @@
+"""The config's own method beside full fine-tuning: time, operations, memory, delta."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from subtune_jax import delta
+from subtune_jax.core import devices
+from subtune_jax.core.method import Selection
+from subtune_jax.data import augment
+from subtune_jax.methods import full
+from subtune_jax.optim import masked_updates, partition
+from subtune_jax.optim.partition import Plan
+from subtune_jax.selection import masks
+from subtune_jax.study import timing
+from subtune_jax.training import assembly, evidence, results
+from subtune_jax.training.assembly import Run
+from subtune_jax.training.setup import Setup
+from subtune_jax.training.step import State
+
+BOUND = 1.05  # of the bytes that two moments of the trained values take
+SIZES = ("argument", "output", "alias", "temp")
+
+
+def run(made: Setup, repeats: int) -> dict[str, Any]:
+    """Figures of a step of each form, nothing augmented.
+
+    Returns:
+      `forms`: `method` and `full`, and `cached`: the method with the output of the
+      trunk computed once, where it has such a trunk. Each has `trained` values,
+      `milliseconds`, `flops`, `optimizer_bytes`, `index_bytes`, compiled `memory`
+      and `delta_bytes`. `ratios`: the same of `method` and `cached`, in those of
+      `full`. `updates`: see `compare_updates`; empty for a method that trains added
+      arrays, which are in no mask. `checks`.
+    """
+    made = made._replace(augment=augment.NONE)
+    plan = plan_of(made)
+    everything = full.make().init(evidence.make(made))
+    forms = {
+        "method": assemble(made, plan, cached=False),
+        "full": assemble(made, plan_of(made, everything), cached=False),
+    }
+    if made.settings["trunk_cache"] and plan.start != made.backbone.blocks[0]:
+        forms["cached"] = assemble(made, plan, cached=True)
+    states: dict[str, State] = {}
+    steps = {name: stepping(form, states, name) for name, form in forms.items()}
+    seconds = timing.by_turns(steps, repeats)
+    figures = {
+        name: _figures(made, form, states[name], seconds[name])
+        for name, form in forms.items()
+    }
+    masked = plan.additive is None
+    changes = compare_updates(made, plan, repeats) if masked else {}
+    return {
+        "forms": figures,
+        "ratios": {
+            name: _ratios(figures[name], figures["full"])
+            | {"time": timing.ratio(seconds[name], seconds["full"])}
+            for name in forms
+            if name != "full"
+        },
+        "updates": changes,
+        "checks": _checks(made, figures["method"], changes),
+    }
+
+
+def plan_of(made: Setup, selection: Selection | None = None) -> Plan:
+    """The plan of `selection`, or of the config's method."""
+    if selection is None:
+        selection = made.selector.init(evidence.make(made))
+    mode = made.settings["batch_norm"]
+    return partition.make(
+        made.variables, made.backbone.blocks, selection, batch_norm=mode
+    )
+
+
+def assemble(made: Setup, plan: Plan, *, cached: bool) -> Run:
+    """A run of `plan` that is ready to take its first step."""
+    changed = made._replace(settings={**made.settings, "trunk_cache": cached})
+    return assembly.assemble(
+        changed, plan, made.optimizer, made.settings["train_steps"]
+    )
+
+
+def stepping(ready: Run, states: dict[str, State], name: str) -> Callable[[], None]:
+    """A call takes one more step from `states[name]`, always on the first batch."""
+    trainer, states[name] = ready.trainer, ready.state
+    piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
+
+    def step() -> None:
+        done = trainer.compiled(states[name], trainer.fixed, piece)
+        states[name], _ = jax.block_until_ready(done)
+
+    return step
+
+
+def compare_updates(made: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
+    """`masked` and `compact` around Adam, beside Adam on all parameters.
+
+    Returns:
+      Name of the transform -> `state_bytes` without indices, `index_bytes`,
+      `elements` that its state is for, `bytes_ratio` to two float32 moments of
+      those, and `time`, of one jitted update in times of Adam's on everything.
+    """
+    params = made.variables.params
+    adam = optax.adamw(1e-3, weight_decay=0.1)
+    reach = jax.tree.map(lambda leaf: np.bool_(np.any(leaf)), plan.mask)
+    elements = {
+        "adamw": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
+        "masked": masks.count(params, reach),
+        "compact": masks.count(params, plan.mask),
+    }
+    transforms = {
+        "adamw": adam,
+        "masked": masked_updates.masked(adam, plan.mask),
+        "compact": masked_updates.compact(adam, plan.mask),
+    }
+    states: dict[str, Any] = {name: tx.init(params) for name, tx in transforms.items()}
+    calls = {name: _call(tx, states[name], params) for name, tx in transforms.items()}
+    seconds = timing.by_turns(calls, repeats)
+    table = {}
+    for name, state in states.items():
+        index = _bytes(state.positions) if name == "compact" else 0
+        held = _bytes(state) - index
+        table[name] = {
+            "state_bytes": held,
+            "index_bytes": index,
+            "elements": elements[name],
+            "bytes_ratio": held / (2 * 4 * elements[name]),
+            "time": timing.ratio(seconds[name], seconds["adamw"]),
+        }
+    return table
+
+
+def _call(
+    tx: optax.GradientTransformation, state: Any, params: Any
+) -> Callable[[], Any]:
+    grads = jax.tree.map(np.ones_like, params)
+    compiled = jax.jit(tx.update).lower(grads, state, params).compile()
+    given = jax.device_put((grads, state, params))
+    return lambda: jax.block_until_ready(compiled(*given))
+
+
+def _figures(
+    made: Setup, ready: Run, state: State, seconds: list[float]
+) -> dict[str, Any]:
+    memory: Any = ready.trainer.compiled.memory_analysis()
+    held = results.state_bytes(state)
+    trained = sum(np.size(leaf) for leaf in ready.plan.values.values())
+    return {
+        "trained": trained,
+        "milliseconds": {k: 1e3 * v for k, v in timing.spread(seconds).items()},
+        "flops": ready.trainer.flops,
+        "optimizer_bytes": held,
+        "optimizer_bytes_ratio": held / (2 * 4 * trained),
+        "index_bytes": _bytes(ready.plan.positions),
+        "memory": {what: getattr(memory, f"{what}_size_in_bytes") for what in SIZES},
+        "delta_bytes": _delta_bytes(made, ready, state),
+    }
+
+
+def _ratios(these: dict[str, Any], those: dict[str, Any]) -> dict[str, Any]:
+    plain = ("trained", "flops", "optimizer_bytes", "delta_bytes")
+    ratios = {key: these[key] / those[key] for key in plain}
+    return ratios | {"temp": these["memory"]["temp"] / those["memory"]["temp"]}
+
+
+def _delta_bytes(made: Setup, ready: Run, state: State) -> int:
+    """Bytes of the delta after the steps that were timed, on disk."""
+    after = results.tuned(made, ready, state)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "delta"
+        delta.save(path, made.base._asdict(), after._asdict())
+        return results.folder_bytes(path)
+
+
+def _checks(
+    made: Setup, figures: dict[str, Any], changes: dict[str, Any]
+) -> list[dict[str, Any]]:
+    rows = [
+        timing.check(f"{name}: state, by two moments", row["bytes_ratio"], BOUND)
+        for name, row in changes.items()
+        if name != "adamw"
+    ]
+    if made.settings["optimizer"]["name"] in ("adam", "adamw"):
+        held = figures["optimizer_bytes_ratio"]
+        rows.append(timing.check("the step's state, by two moments", held, BOUND))
+    return rows
+
+
+def _bytes(tree: Any) -> int:
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,218 @@
+"""What a profile costs: ours, with hopeless blocks stopped early, and the naive way.
+
+The naive way trains each block by itself with a masked full backward pass: the
+gradient of everything, times the mask, into an optimiser over everything, whose update
+is times the mask again; a program of its own for every block. All train the head and
+each block alone on the same batches, in processes of their own that share no compiled
+programs.
+
+Training amplifies the last bit of every product, so that equal ways find values that
+differ by some images. How much is measured: a fourth turn, `nudged`, is ours from
+weights that are each moved to a neighbouring float.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from subtune_jax.core import trees
+from subtune_jax.data import augment, batches, inputs
+from subtune_jax.study import timing
+from subtune_jax.subtuning import (
+    block_profile,
+    candidates,
+    evaluator,
+    halving,
+    trials,
+)
+from subtune_jax.training import assembly, process, setup
+from subtune_jax.training.settings import Settings
+from subtune_jax.training.setup import Setup
+
+EXACT, HALVED = 1 / 3, 1 / 10  # of the naive time, at most
+FACTOR, LEAST = 4, 10  # of successive halving; steps of its first round, at least
+NOISE = 1.5  # mean difference of a value, by that which one bit of the weights makes
+NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
+    """Seconds of each way, their ratios, and the values that each found.
+
+    Args:
+      made: the setup; trained is on its training split, valued on its validation.
+      repeats: turns of ours; the naive way, which takes minutes, has one.
+
+    Returns:
+      `wall_seconds`: way -> of each turn; `ratios` to the naive way, medians.
+      `cpu_seconds` of all threads, first turns, and `cpu_ratios`: other work on the
+      machine moves these less. `values`: way -> block -> metric; `best`: way -> block;
+      `apart`: how far values are from those of the exact way. `programs` that ours
+      compiled, `alike` blocks and those that the last of them added; `checks`.
+    """
+    if made.augment != augment.NONE:
+        raise ValueError("the profile benchmark was given augmentation; it needs none")
+    ways: dict[str, list[dict[str, Any]]] = {"naive": [_fresh(made, "naive")]}
+    for way in ("exact", "halved"):
+        ways[way] = [_fresh(made, way) for _ in range(repeats)]
+    ways["nudged"] = [_fresh(made, "nudged")]
+    seconds = {way: [turn["seconds"] for turn in turns] for way, turns in ways.items()}
+    (naive,) = seconds["naive"]
+    median = {way: timing.spread(each)["median"] for way, each in seconds.items()}
+    ratios = {way: median[way] / naive for way in ("exact", "halved")}
+    first = {way: turns[0] for way, turns in ways.items()}
+    busy = {way: turn["cpu_seconds"] for way, turn in first.items()}
+    values = {way: turn["values"] for way, turn in first.items()}
+    best = {way: turn["best"] for way, turn in first.items()}
+    apart = {way: _apart(values["exact"], values[way]) for way in ("naive", "nudged")}
+    programs = first["exact"]["programs"]
+    # Nudged weights may move no image over a border, and yet others would: half of one.
+    least = 0.5 / len(made.validation.labels)
+    checks = [
+        timing.check("exact profile, by the naive way's time", ratios["exact"], EXACT),
+        timing.check("the same, halved", ratios["halved"], HALVED),
+        timing.check(
+            "mean difference of a value, by that of nudged weights",
+            apart["naive"]["mean"] / max(apart["nudged"]["mean"], least),
+            NOISE,
+        ),
+        timing.check(
+            "halved: loss of the exact profile's best value",
+            values["exact"][best["exact"]] - values["exact"][best["halved"]],
+            0.0,
+        ),
+        timing.check("programs that the last alike block adds", programs["last"], 0),
+    ]
+    return {
+        "wall_seconds": seconds, "cpu_seconds": busy, "ratios": ratios,
+        "cpu_ratios": {way: busy[way] / busy["naive"] for way in ratios},
+        "values": values, "best": best, "apart": apart,
+        "programs": programs, "checks": checks,
+    }  # fmt: skip
+
+
+def _apart(some: dict[str, float], others: dict[str, float]) -> dict[str, float]:
+    """Mean and largest absolute difference over the blocks."""
+    found = [abs(some[block] - value) for block, value in others.items()]
+    return {"mean": float(np.mean(found)), "max": max(found)}
+
+
+def _fresh(made: Setup, way: str) -> dict[str, Any]:
+    return timing.fresh(__name__, {**made.settings, "way": way}, NO_CACHE)
+
+
+def main(settings: Settings) -> None:
+    """Prints what one way took and found as JSON."""
+    process.keep_memory()
+    way = settings.pop("way")
+    made = setup.prepare(settings)
+    begin, busy = time.perf_counter(), time.process_time()
+    if way == "nudged":
+        made = nudged(made)
+    found = naive(made) if way == "naive" else ours(made, way == "halved")
+    found["seconds"] = time.perf_counter() - begin
+    found["cpu_seconds"] = time.process_time() - busy
+    print(json.dumps(found))
+
+
+def ours(made: Setup, halved: bool) -> dict[str, Any]:
+    """Our profile, in memory: values of the blocks that were trained to the end."""
+    blocks = block_profile.own_blocks(made)
+    tried = trials.open_trials(made, trials.make())
+    steps, compiled = made.settings["train_steps"], []
+    programs = tried.course.trunk.pieces.programs
+
+    def value(one: evaluator.Set, until: int) -> float:
+        result = trials.value(tried, trials.candidate(tried, one), 0, until)
+        compiled.append((one, len(programs)))
+        return evaluator.worth([result._asdict()], steps)
+
+    sets = candidates.sets(blocks, candidates.make(full=False))
+    reached = halving.best(sets, value, steps, FACTOR * halved, min(LEAST, steps))
+    ended = {s: each for s, each in reached.items() if s and each.steps == steps}
+    values = {one[0]: each.value for one, each in ended.items()}
+    best = halving.leader({s: each for s, each in reached.items() if s})[0]
+    return {"values": values, "best": best, "programs": _added(made, compiled)}
+
+
+def nudged(made: Setup) -> Setup:
+    """The setup with each weight moved to a neighbouring float, up or down."""
+    rng = np.random.default_rng(made.settings["seed"])
+
+    def moved(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        where = rng.choice(np.array([-np.inf, np.inf], leaf.dtype), leaf.shape)
+        return np.nextafter(leaf, where)
+
+    params = jax.tree.map(moved, made.variables.params)
+    return made._replace(variables=made.variables._replace(params=params))
+
+
+def _added(made: Setup, compiled: list[tuple[evaluator.Set, int]]) -> dict[str, int]:
+    """Programs in all, blocks alike the most common one, and what its last added."""
+    alike = [made.backbone.alike.get(s[0], s[0]) for s, _ in compiled if s]
+    common = max(set(alike), key=alike.count)
+    before, added = 0, {}
+    for one, count in compiled:
+        if one and made.backbone.alike.get(one[0], one[0]) == common:
+            added.setdefault(one[0], count - before)
+        before = count
+    last = [*added.values()][-1]
+    return {"all": compiled[-1][1], "alike": len(added), "last": last}
+
+
+def naive(made: Setup) -> dict[str, Any]:
+    """The naive profile; the head and each block."""
+    blocks = block_profile.own_blocks(made)
+    flat = trees.flatten(made.variables.params)
+    if made.optimizer.probe_steps:
+        _, state = assembly.linear_probe(made)
+        flat |= {path: np.asarray(leaf) for path, leaf in state.values.items()}
+    values = {block: _naive_value(made, flat, block) for block in ("", *blocks)}
+    del values[""]
+    return {"values": values, "best": max(values, key=lambda b: values[b])}
+
+
+def _naive_value(made: Setup, flat: dict[str, Any], block: str) -> float:
+    steps, stats = made.settings["train_steps"], made.variables.stats
+    tx = made.optimizer.transform(steps, made.backbone.blocks)
+    mask = {p: float(p.split("/")[0] in (block, "head")) for p in flat}
+    eye = np.eye(len(made.task.classes), dtype=np.float32)
+
+    def logits(flat: Any, images: jax.Array) -> jax.Array:
+        x = inputs.normalize(made.backbone, images)
+        return made.backbone.apply(trees.nest(flat), stats, x)[0]
+
+    def step(flat: Any, state: Any, images: Any, targets: Any) -> tuple[Any, Any]:
+        def loss(flat: Any) -> jax.Array:
+            return made.task.loss(logits(flat, images), targets).mean()
+
+        grads = jax.tree.map(jnp.multiply, jax.grad(loss)(flat), mask)
+        updates, state = tx.update(grads, state, flat)
+        updates = jax.tree.map(jnp.multiply, updates, mask)
+        return optax.apply_updates(flat, updates), state
+
+    train = jax.jit(step, donate_argnums=(0, 1))
+    flat = {path: jnp.array(leaf) for path, leaf in flat.items()}
+    state, size = tx.init(flat), made.settings["batch_size"]
+    for number in range(steps):
+        begin = number * size
+        seed, count = made.settings["seed"], len(made.train.labels)
+        where = batches.shuffled(seed, count, begin, begin + size)
+        targets = eye[made.train.labels[where]]
+        flat, state = train(flat, state, made.train.read(where), targets)
+    predict, found = jax.jit(logits), []
+    for first in range(0, len(made.validation.labels), size):
+        where = np.arange(first, first + size) % len(made.validation.labels)
+        found.append(np.asarray(predict(flat, made.validation.read(where))))
+    whole = np.concatenate(found)[: len(made.validation.labels)]
+    return float(made.task.metric(whole, made.validation.labels))
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))

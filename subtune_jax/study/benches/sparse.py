@@ -1,0 +1,117 @@
+"""What a sparse step costs: forms of selection beside full fine-tuning.
+
+Elements are drawn at random, since their places change no cost; biases and LayerScale
+ride along where GPS trains them. Everything is a ratio inside one run, by turns.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from subtune_jax import scores
+from subtune_jax.core.method import Evidence, Selection
+from subtune_jax.data import augment
+from subtune_jax.methods import full, gps, random
+from subtune_jax.selection import masks, structured
+from subtune_jax.study import timing
+from subtune_jax.study.benches import method
+from subtune_jax.training import evidence, results
+from subtune_jax.training.assembly import Run
+from subtune_jax.training.setup import Setup
+from subtune_jax.training.step import State
+
+RIDING = gps.RIDING.pattern  # what GPS trains besides
+KERNELS = r".*kernel"
+TIME, SAVED, STATE = 0.70, 0.9, 1.05  # limits of a step of one input a neuron
+FORMS: dict[str, dict[str, Any]] = {
+    "gps_k1": {"count": 1, "extras": RIDING},
+    "k1_no_bias": {"count": 1},
+    "k4_no_bias": {"count": 4},
+    "array_0.1_percent": {"scope": "array", "fraction": 0.001},
+    "array_1_percent": {"scope": "array", "fraction": 0.01},
+    "array_25_percent": {"scope": "array", "fraction": 0.25},
+}
+COLUMNS = 0.25  # of the neurons, whole; beside a quarter of the elements
+
+
+def run(made: Setup, repeats: int) -> dict[str, Any]:
+    """Figures of a training step of each form.
+
+    Returns:
+      `forms`: name -> `trained` values, `milliseconds`, `flops`, `optimizer_bytes`,
+      `index_bytes`, compiled `memory` and its `peak_bytes`. `ratios`: name -> `time`
+      in that of `full` in the same turn, `flops`, and `saved`: the difference of peaks
+      by 12 bytes for each value that full fine-tuning trains. `checks`.
+    """
+    made = made._replace(augment=augment.NONE)
+    given = evidence.make(made)
+    ready = {
+        name: method.assemble(made, method.plan_of(made, selection), cached=False)
+        for name, selection in _selections(given).items()
+    }
+    states: dict[str, State] = {}
+    steps: dict[str, Callable[[], object]] = {
+        name: method.stepping(one, states, name) for name, one in ready.items()
+    }
+    seconds = timing.by_turns(steps, repeats)
+    forms = {
+        name: _figures(one, states[name], seconds[name]) for name, one in ready.items()
+    }
+    ratios = {
+        name: _ratios(row, forms["full"])
+        | {"time": timing.ratio(seconds[name], seconds["full"])}
+        for name, row in forms.items()
+    }
+    checks = _checks(forms, ratios)
+    return {"forms": forms, "ratios": ratios, "checks": checks}
+
+
+def _selections(given: Evidence) -> dict[str, Selection]:
+    found = {"full": full.make().init(given)}
+    for name, arguments in FORMS.items():
+        found[name] = random.make(**arguments).init(given)
+    draws = scores.random(masks.find(given.params, KERNELS, given.blocks[-1:]), 0)
+    chosen = structured.columns(draws, fraction=COLUMNS)
+    mask = masks.fill(given.params, chosen)
+    return found | {"columns_25_percent": Selection(mask)}
+
+
+def _figures(one: Run, state: State, seconds: list[float]) -> dict[str, Any]:
+    memory: Any = one.trainer.compiled.memory_analysis()
+    sizes = {what: getattr(memory, f"{what}_size_in_bytes") for what in method.SIZES}
+    new = sizes["output"] - sizes["alias"]
+    positions = one.plan.positions.values()
+    return {
+        "trained": sum(np.size(value) for value in one.plan.values.values()),
+        "milliseconds": {k: 1e3 * v for k, v in timing.spread(seconds).items()},
+        "flops": one.trainer.flops,
+        "optimizer_bytes": results.state_bytes(state),
+        "index_bytes": sum(where.nbytes for where in positions),
+        "memory": sizes,
+        "peak_bytes": sizes["argument"] + sizes["temp"] + new,
+    }
+
+
+def _ratios(row: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    saved = whole["peak_bytes"] - row["peak_bytes"]
+    return {
+        "flops": row["flops"] / whole["flops"],
+        "saved": saved / (12 * whole["trained"]),
+    }
+
+
+def _checks(forms: dict[str, Any], ratios: dict[str, Any]) -> list[dict[str, Any]]:
+    gps, mine = forms["gps_k1"], ratios["gps_k1"]
+    held = gps["optimizer_bytes"] / (8 * gps["trained"])
+    kept = 1 - mine["saved"]  # of the gradients and moments of full fine-tuning
+    whole, apart = (
+        ratios[name]["time"]["median"]
+        for name in ("columns_25_percent", "array_25_percent")
+    )
+    return [
+        timing.check("K=1: time by full", mine["time"]["median"], TIME),
+        timing.check("K=1: memory of 12 n that is not saved", kept, 1 - SAVED),
+        timing.check("K=1: state by two moments", held, STATE),
+        timing.check("25 %: whole neurons by as many elements", whole / apart, 1.0),
+    ]

@@ -1,0 +1,201 @@
+"""N seeds of one run by one program: how stable is a method?
+
+    subtune seeds --config=FILE --workdir=DIR --count=5 [--how=vmap|turns]
+
+A seed decides the new head, the order of the data, a subset, dropout, and what a method
+draws. Each run has a folder of its own, as `train` writes it. Writes `seeds.json`: the
+test metric of every seed, mean, deviation and worst, the share of runs that failed (no
+better than one guess for all), and the mean drift of the features where it was asked
+for.
+
+By turns, one run follows the other and only the first compiles. With vmap each step is
+taken by all seeds at once, which is what an accelerator likes and a CPU does not: its
+batched products are slower than one after the other. All states must fit in memory.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from subtune_jax.core import devices, progress
+from subtune_jax.data import batches
+from subtune_jax.study import summaries
+from subtune_jax.subtuning import evaluator
+from subtune_jax.training import finish, setup, step, workdir
+from subtune_jax.training import results as outcome
+from subtune_jax.training import run as train
+from subtune_jax.training.finish import Ready
+from subtune_jax.training.loop import NonFiniteLossError
+from subtune_jax.training.settings import Settings
+from subtune_jax.training.step import Fixed, State
+
+HOW = ("auto", "vmap", "turns")
+
+
+def run(settings: Settings, folder: Path, count: int, how: str = "auto") -> Path:
+    """Runs or resumes all seeds; the path of `seeds.json`.
+
+    Args:
+      settings: complete; the first seed is its `seed`.
+      folder: the workdir.
+      count: of seeds, 1 or more.
+      how: one of `HOW`: `vmap`, `turns`, or `auto`: `turns` on a CPU.
+
+    Raises:
+      ValueError: an input is wrong.
+      NonFiniteLossError: training of a seed failed.
+    """
+    if count < 1:
+        raise ValueError(f"--count={count}; it must be 1 or more")
+    if how == "auto":
+        how = "turns" if jax.default_backend() == "cpu" else "vmap"
+    workdir.check(folder, settings)
+    workdir.claim(folder, settings)
+    first = settings["seed"]
+    jobs = [
+        ({**settings, "seed": seed}, folder / f"seed{seed}")
+        for seed in range(first, first + count)
+    ]
+    begin = time.perf_counter()
+    paths = [own / "result.json" for _, own in jobs]
+    if not all(path.exists() for path in paths):
+        {"turns": _by_turns, "vmap": _at_once}[how](jobs)
+    results = [json.loads(path.read_text()) for path in paths]
+    content = {
+        **summary(results),
+        "how": how,
+        "seconds": time.perf_counter() - begin,
+        "config": settings,
+        "versions": outcome.versions(),
+    }
+    progress.say(
+        "test {metric} {mean:.4f}, deviation {std:.4f}, worst {worst:.4f}".format(
+            **content
+        )
+    )
+    return workdir.write_json(folder / "seeds.json", content)
+
+
+def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the seeds of one run brought: see the module's text."""
+    metrics = [result["metrics"] for result in results]
+    values = [metric["test"] for metric in metrics]
+    found = {
+        "metric": metrics[0]["name"],
+        "seeds": [result["seed"] for result in results],
+        **evaluator.summary(values),
+        "worst": min(values),
+    }
+    each = [summaries.standing(metric) for metric in metrics]
+    return found | {k: statistics.fmean(one[k] for one in each) for k in each[0]}
+
+
+def _by_turns(jobs: Sequence[tuple[Settings, Path]]) -> None:
+    programs: dict[str, Any] = {}
+    for settings, folder in jobs:
+        train.run(settings, folder, programs)
+
+
+def _at_once(jobs: Sequence[tuple[Settings, Path]]) -> None:
+    """Trains all seeds together, and writes what each of them brought."""
+    found: list[Ready] = []
+    for settings, folder in jobs:
+        workdir.check(folder, settings)
+        like = found[0].run if found else None
+        found.append(train.ready(settings, folder, like))
+    first = found[0]
+    if any(each.run.trainer.form != first.run.trainer.form for each in found):
+        raise ValueError("the seeds select arrays of other sizes; give --how=turns")
+    begin = time.perf_counter()
+    states = _train(found)
+    share = (time.perf_counter() - begin) / len(found)
+    for each, state, (_, folder) in zip(found, states, jobs, strict=True):
+        seconds = {"train": share, "wait": 0.0}
+        finish.write(each, state, seconds, folder, pictures=False)
+
+
+def _train(found: Sequence[Ready]) -> list[State]:
+    """The last state of every seed."""
+    first = found[0]
+    where, trainer = first.run.trainer.devices, first.run.trainer
+    states = [devices.to_host(each.run.state) for each in found]
+    own = [devices.to_host(_own(each.run.trainer.fixed)) for each in found]
+    number = states[0].step  # the same for all: a step's branches are taken by all
+    stacked, fixed = devices.replicate(
+        where,
+        (
+            _stack([_stepless(state) for state in states]),
+            (trainer.fixed.frozen, _stack(own), number),
+        ),
+    )
+    one = step.make_train(first.run.recipe)
+
+    def step_of_all(stacked: Any, fixed: Any, piece: Any) -> Any:
+        frozen, own, number = fixed
+
+        def step_of_one(state: Any, mine: Any, part: Any) -> Any:
+            state = state._replace(step=number)
+            after, metrics = one(state, Fixed(frozen, mine[0], {}, mine[1]), part)
+            return _stepless(after), metrics
+
+        return jax.vmap(step_of_one, in_axes=(0, 0, 1))(stacked, own, piece)
+
+    function = devices.parallel(where, step_of_all, donate=True)
+    for done, piece in enumerate(_pieces(found), 1):
+        stacked, metrics = function(stacked, fixed, devices.spread(where, piece))
+        if not np.isfinite(np.asarray(metrics["loss"])).all():
+            raise NonFiniteLossError(f"the loss of step {done} is not finite")
+        fixed = (*fixed[:2], devices.replicate(where, np.int32(done)))
+    last = devices.to_host(stacked)
+    after = np.int32(first.made.settings["train_steps"])
+    return [
+        devices.replicate(where, _part(last, number)._replace(step=after))
+        for number in range(len(found))
+    ]
+
+
+def _stepless(state: Any) -> Any:
+    """The state but for its step, which is shared."""
+    return state._replace(step=None)
+
+
+def _own(fixed: Fixed) -> tuple[Any, Any]:
+    return fixed.positions, fixed.key
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _part(stacked: Any, number: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[number], stacked)
+
+
+def _pieces(found: Sequence[Ready]) -> Iterator[dict[str, np.ndarray]]:
+    """Pieces with a second axis of seeds, inputs sent along and cut alike."""
+    steps = found[0].made.settings["train_steps"]
+    feeds = []
+    for each in found:
+        seen = each.run.enter(each.made.train)._replace(inputs=None)
+        batch = setup.batch_rows(each.made, pieces=each.run.recipe.accumulate_steps)
+        given = seen, batch, each.made.settings["seed"], each.run.recipe.augment
+        feeds.append(batches.training(*given).pieces(0, steps))
+    for pieces in zip(*feeds, strict=True):
+        yield {name: _rows([p[name] for p in pieces]) for name in pieces[0]}
+
+
+def _rows(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacked on axis 1; texts of one seed are padded to those of the others."""
+    if parts[0].ndim == 3 and len({part.shape for part in parts}) > 1:
+        longest = max(part.shape[1] for part in parts)
+        parts = [
+            np.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0)))
+            for part in parts
+        ]
+    return np.stack(parts, axis=1)

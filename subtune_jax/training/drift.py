@@ -1,0 +1,38 @@
+"""Representation drift: how far tuning has moved the features from the base's."""
+
+import numpy as np
+
+from subtune_jax.core.contracts import HEAD, Variables
+from subtune_jax.data.dataset import Examples
+from subtune_jax.training import evaluation
+from subtune_jax.training.setup import Setup
+
+
+def measure(made: Setup, tuned: Variables, examples: Examples, count: int) -> float:
+    """The mean distance of features from the base's, by the length of the latter.
+
+    Args:
+      made: with the base.
+      tuned: the network after training.
+      examples: of any split; the first `count` of them are read.
+      count: 1 or more.
+
+    Returns:
+      The mean of `|f(x) - f0(x)| / |f0(x)|`, 0 for the base itself; features are what
+      enters the head.
+    """
+    size = min(count, len(examples.labels))
+    where = np.arange(size)
+    lengths = examples.lengths
+    few = Examples(
+        examples.labels[:size],
+        examples.read(where),
+        lambda some: examples.read(where[some]),
+        None if lengths is None else lengths[:size],
+    )
+    before, after = (
+        evaluation.outputs(made, variables, few, stop=HEAD).reshape(size, -1)
+        for variables in (made.variables, tuned)
+    )
+    far = np.linalg.norm(after - before, axis=1)
+    return float(np.mean(far / np.linalg.norm(before, axis=1)))

@@ -1,0 +1,167 @@
+"""Setting up a run: plug-ins, data, the base and its new head, all checked."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from subtune_jax.core import devices, registry, trees
+from subtune_jax.core.contracts import HEAD, Backbone, Split, Task, Variables
+from subtune_jax.core.devices import Devices
+from subtune_jax.core.method import Selector
+from subtune_jax.data import augment, batches, dataset, dense
+from subtune_jax.data.augment import Augment
+from subtune_jax.data.batches import Rows
+from subtune_jax.data.dataset import Examples
+from subtune_jax.optim import optimizer
+from subtune_jax.optim.optimizer import Optimizer
+from subtune_jax.training.settings import Settings
+
+BATCH_NORMS = ("frozen", "trained")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Setup(NamedTuple):
+    """Everything that a run needs before it selects.
+
+    Attributes:
+      settings: complete.
+      task, backbone, selector, optimizer, augment, devices: the parts.
+      base: pretrained variables without the head, host arrays.
+      variables: the base with its new head, host arrays.
+      train, validation: examples; the test split is not touched yet.
+    """
+
+    settings: Settings
+    task: Task
+    backbone: Backbone
+    selector: Selector
+    optimizer: Optimizer
+    augment: Augment
+    devices: Devices
+    base: Variables
+    variables: Variables
+    train: Examples
+    validation: Examples
+
+
+def prepare(settings: Settings) -> Setup:
+    """A `Setup` out of complete settings.
+
+    Raises:
+      ValueError: a name, number, file or example is not what it must be.
+    """
+    registry.check_choice("batch_norm", settings["batch_norm"], BATCH_NORMS)
+    registry.check_choice("dtype", settings["dtype"], DTYPES)
+    for key in ("batch_size", "train_steps"):
+        if settings[key] < 1:
+            raise ValueError(f"{key}={settings[key]}; it must be 1 or more")
+    method = registry.load("methods", settings["method"])
+    made_optimizer = optimizer.make(**settings["optimizer"])
+    made_augment = augment.make(**settings["augment"])
+    found = devices.choose(settings["parallel"])
+    backbone = registry.load("backbones", settings["backbone"])
+    task = registry.load("tasks", settings["task"])
+    if task.dense:
+        backbone = _dense(backbone, task, made_augment)
+    _check_kind(backbone, task, made_augment)
+    train = dataset.subset(task.train, settings["train_examples"], settings["seed"])
+    if settings["batch_size"] > len(train.labels):
+        given = f"batch_size={settings['batch_size']}"
+        raise ValueError(f"{given}; there are {len(train.labels)} training examples")
+    count = settings["validation_examples"]
+    validation = dataset.subset(task.validation, count, settings["seed"])
+    base = _host(backbone.load())
+    seen = examples(backbone, train)
+    if task.dense:
+        _check_masks(seen, task)
+    return Setup(
+        settings=settings,
+        task=task,
+        backbone=backbone,
+        selector=method,
+        optimizer=made_optimizer,
+        augment=made_augment,
+        devices=found,
+        base=base,
+        variables=_with_head(backbone, base, len(task.classes), settings["seed"]),
+        train=seen,
+        validation=examples(backbone, validation),
+    )
+
+
+def examples(backbone: Backbone, split: Split) -> Examples:
+    """A split as the network takes it.
+
+    Raises:
+      ValueError: an example cannot be read; the message names its file.
+    """
+    if backbone.encode is None:
+        return dataset.examples(split, backbone.input_shape[0])
+    encoded = backbone.encode([split.read(i) for i in range(len(split.labels))])
+    return dataset.tokens(encoded, split.labels, backbone.lengths)
+
+
+def dtype(setup: Setup) -> Any:
+    """The type of the computation."""
+    return DTYPES[setup.settings["dtype"]]
+
+
+def batch_rows(setup: Setup, *, pieces: int = 1) -> Rows:
+    """The rows of a batch, padded to the devices and to `pieces` a device."""
+    multiple = setup.devices.size * pieces
+    size = setup.settings["batch_size"]
+    return batches.rows(size, multiple, jax.process_index(), jax.process_count())
+
+
+def new_head(backbone: Backbone, classes: int, seed: int) -> Any:
+    """The head of a random network of as many classes, host arrays."""
+    fresh = jax.jit(lambda key: backbone.init(key, classes).params[HEAD])
+    return jax.tree.map(np.asarray, fresh(jax.random.key(seed)))
+
+
+def _dense(backbone: Backbone, task: Task, chosen: Augment) -> Backbone:
+    """The network with a head for every place, of one that has such a form."""
+    if backbone.dense is None:
+        what = f"backbone {backbone.name} has no dense head; vit has"
+        raise ValueError(f"{what}, and task {task.name} needs one")
+    if augment.mixes(chosen):
+        given = f"augment mixup={chosen.mixup}, cutmix={chosen.cutmix}"
+        raise ValueError(f"{given}; masks are not mixed, both must be 0")
+    return backbone.dense()
+
+
+def _check_kind(backbone: Backbone, task: Task, chosen: Augment) -> None:
+    """Refuses texts for a network of images, and images for one of texts."""
+    wanted = "image" if backbone.encode is None else "text"
+    found = "text" if "text" in task.train.read(0) else "image"
+    if wanted != found:
+        what = f"task {task.name} has {found}s"
+        raise ValueError(f"{what}; backbone {backbone.name} takes {wanted}s")
+    if found == "text" and augment.active(chosen):
+        raise ValueError(f"augment={chosen._asdict()}; texts are not augmented")
+
+
+def _check_masks(train: Examples, task: Task) -> None:
+    """Masks of black and white, 0 and 255, would pass as background and ignored."""
+    found = [i for i in np.unique(train.labels) if i != dense.IGNORED]
+    if len(found) < 2:
+        seen = ", ".join(task.classes[i] for i in found) or "no class"
+        what = f"the training masks of task {task.name} hold {seen} alone"
+        raise ValueError(f"{what}, beside pixels of {dense.IGNORED}, which are ignored")
+
+
+def _with_head(
+    backbone: Backbone, base: Variables, classes: int, seed: int
+) -> Variables:
+    head = new_head(backbone, classes, seed)
+    return Variables({**base.params, HEAD: head}, base.stats)
+
+
+def _host(variables: Variables) -> Variables:
+    """Contiguous NumPy float32 copies, paths in order."""
+    flat = [trees.flatten(tree) for tree in variables]
+    return Variables(
+        *(trees.nest({k: np.ascontiguousarray(v) for k, v in f.items()}) for f in flat)
+    )

@@ -237,5 +237,5 @@ def test_a_config_of_texts_runs_to_its_result(tmp_path):
 
 
 def run(command, spec, folder, *more):
-    main = importlib.import_module(f"subtune_jax.{command}").main
+    main = importlib.import_module(f"subtune_jax.commands.{command}").main
     return main([f"--config={FOLDER}/{spec}", f"--workdir={folder}", *more])

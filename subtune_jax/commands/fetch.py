@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from subtune_jax import fetch
 from subtune_jax.core.registry import near
-from subtune_jax.fetch.assets import ASSETS, Asset
+from subtune_jax.fetch import assets
+from subtune_jax.fetch.assets import Asset
 
 ABOUT = "real weights and data into the cache"
 
@@ -23,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parse.add_argument("--list", action="store_true", help="show all assets")
     given = parse.parse_args(argv)
     if given.list:
-        print("\n".join(_line(name, asset) for name, asset in ASSETS.items()))
+        print("\n".join(_line(name, asset) for name, asset in assets.ASSETS.items()))
         return 0
     try:
         if not given.names:
-            raise ValueError(f"no NAME given; {near('', ASSETS)}")
+            raise ValueError(f"no NAME given; {near('', assets.ASSETS)}")
         for name in given.names:
             fetch.cached(name)  # a typo is told before the first download
         for name in given.names:

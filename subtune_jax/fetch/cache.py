@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from subtune_jax.core.registry import near
-from subtune_jax.fetch import archives, registries
-from subtune_jax.fetch.assets import ASSETS, Asset
+from subtune_jax.fetch import archives, assets, registries
+from subtune_jax.fetch.assets import Asset
 
 
 def path(name: str) -> Path:
@@ -45,9 +45,9 @@ def cached(name: str) -> Path | None:
 
 
 def _find(name: str) -> Asset:
-    if name not in ASSETS:
-        raise ValueError(f"no asset named {name!r}; {near(name, ASSETS)}")
-    return ASSETS[name]
+    if name not in assets.ASSETS:
+        raise ValueError(f"no asset named {name!r}; {near(name, assets.ASSETS)}")
+    return assets.ASSETS[name]
 
 
 def root() -> Path:

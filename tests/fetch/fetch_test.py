@@ -11,6 +11,7 @@ import pytest
 
 from subtune_jax import fetch
 from subtune_jax.commands import fetch as fetch_command
+from subtune_jax.fetch import assets, cache
 from subtune_jax.fetch.assets import ASSETS, Asset
 
 CONTENT = b"weights"
@@ -47,7 +48,7 @@ def toy(tmp_path, monkeypatch, archive):
     monkeypatch.setenv("SUBTUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     client(tmp_path, f"cp {archive} .")
-    monkeypatch.setattr(fetch, "ASSETS", {"toy": pinned(archive)})
+    monkeypatch.setattr(assets, "ASSETS", {"toy": pinned(archive)})
 
 
 def client(tmp_path, line):
@@ -84,7 +85,7 @@ def test_a_wrong_archive_is_refused_and_leaves_nothing(
     toy, tmp_path, monkeypatch, archive, capsys
 ):
     real = pinned(archive).sha256
-    monkeypatch.setitem(fetch.ASSETS, "toy", pinned(archive, sha256="0" * 64))
+    monkeypatch.setitem(assets.ASSETS, "toy", pinned(archive, sha256="0" * 64))
     assert fetch_command.main(["toy"]) == 2
     *_, message = capsys.readouterr().err.splitlines()
     assert real in message and "0" * 64 in message
@@ -92,7 +93,7 @@ def test_a_wrong_archive_is_refused_and_leaves_nothing(
 
 
 def test_an_archive_that_lacks_files_is_refused(toy, tmp_path, monkeypatch, archive):
-    monkeypatch.setitem(fetch.ASSETS, "toy", pinned(archive, files=2))
+    monkeypatch.setitem(assets.ASSETS, "toy", pinned(archive, files=2))
     with pytest.raises(ValueError, match="toy: 1 files; there should be 2"):
         fetch.path("toy")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -102,7 +103,7 @@ def test_a_client_that_fails_is_told_in_one_line(toy, tmp_path, capsys):
     client(tmp_path, "echo working >&2; echo error: network is unreachable >&2; exit 1")
     assert fetch_command.main(["toy"]) == 2
     error = capsys.readouterr().err.splitlines()
-    assert error[1:] == ["fetch: npm failed: error: network is unreachable"]
+    assert error[1:] == ["subtune fetch: npm failed: error: network is unreachable"]
 
 
 def test_a_missing_client_is_told_by_name(toy, tmp_path, monkeypatch):
@@ -116,7 +117,7 @@ def test_a_killed_fetch_leaves_no_half_of_an_asset(toy, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fetch.archives, "extract", killed)
+        patch.setattr(cache.archives, "extract", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch.path("toy")
     assert fetch.cached("toy") is None
@@ -126,7 +127,10 @@ def test_a_killed_fetch_leaves_no_half_of_an_asset(toy, tmp_path, monkeypatch):
 def test_an_unknown_name_is_told_before_anything_is_downloaded(toy, tmp_path, capsys):
     assert fetch_command.main(["toy", "tyo"]) == 2
     error = capsys.readouterr().err
-    assert error == "fetch: no asset named 'tyo'; did you mean 'toy'? there are toy\n"
+    assert (
+        error
+        == "subtune fetch: no asset named 'tyo'; did you mean 'toy'? there are toy\n"
+    )
     assert calls(tmp_path) == []
 
 
@@ -158,7 +162,7 @@ def installed(toy, tmp_path, monkeypatch, archive):
         package.extractall(site)
     content = {"toy.bin": hashlib.sha256(CONTENT).hexdigest()}
     asset = pinned(archive, client="pip", content=content)
-    monkeypatch.setitem(fetch.ASSETS, "toy", asset)
+    monkeypatch.setitem(assets.ASSETS, "toy", asset)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Installed(site))
     return site / "toy" / "data"
 
@@ -188,7 +192,7 @@ def test_a_cached_asset_is_whole(name):
     folder = fetch.cached(name)
     if folder is None:
         pytest.skip(f"{name} is not here; `subtune fetch {name}`")
-    assert fetch._count(folder, ASSETS[name]) == ASSETS[name].files
+    assert cache._count(folder, ASSETS[name]) == ASSETS[name].files
     for file, sha256 in ASSETS[name].content.items():
         with (folder / file).open("rb") as stream:
             assert hashlib.file_digest(stream, "sha256").hexdigest() == sha256
@@ -204,8 +208,8 @@ def test_pip_is_told_the_hash_and_what_it_found_is_passed_on(toy, monkeypatch):
         raise subprocess.CalledProcessError(1, command, stderr=said)
 
     monkeypatch.setattr(subprocess, "run", run)
-    asset = fetch.ASSETS["toy"]._replace(client="pip")
-    monkeypatch.setitem(fetch.ASSETS, "toy", asset)
+    asset = assets.ASSETS["toy"]._replace(client="pip")
+    monkeypatch.setitem(assets.ASSETS, "toy", asset)
     with pytest.raises(ValueError, match="has sha256 bb; the pinned one is aa"):
         fetch.path("toy")
     assert pins == [f"toy==1.2 --hash=sha256:{asset.sha256}"]

@@ -1,12 +1,14 @@
-"""What a method does during training, checked against the optimiser and the plan."""
+"""What a method does during training, checked against the optimiser and the partition."""
 
 from subtune_jax.core.method import Selector, hold
 from subtune_jax.optim.dynamic_mask import Rule
 from subtune_jax.optim.optimizer import Optimizer
-from subtune_jax.optim.partition import Plan
+from subtune_jax.optim.partition import Partition
 
 
-def make(selector: Selector | None, chosen: Optimizer, plan: Plan) -> Rule | None:
+def make(
+    selector: Selector | None, optimizer: Optimizer, partition: Partition
+) -> Rule | None:
     """How masks move in a run; None for a static method that adds nothing to a step.
 
     Raises:
@@ -17,15 +19,17 @@ def make(selector: Selector | None, chosen: Optimizer, plan: Plan) -> Rule | Non
         selector.update is hold and selector.view is None and selector.penalty is None
     ):
         return None
-    policy = chosen.moments or selector.moments
-    places = plan.places
-    given = f"optimizer moving={chosen.moving!r}, moments={policy!r}"
-    if chosen.moving != "mask_update" and places:
+    policy = optimizer.moments or selector.moments
+    places = partition.places
+    given = f"optimizer moving={optimizer.moving!r}, moments={policy!r}"
+    if optimizer.moving != "mask_update" and places:
         raise ValueError(f"{given}; this method moves positions, it has mask_update")
-    if chosen.rgn_steps and plan.moving:
-        raise ValueError(f"optimizer rgn_steps={chosen.rgn_steps}; masks move: give 0")
-    if chosen.ema and places:
-        raise ValueError(f"optimizer ema={chosen.ema}; positions move: give 0")
-    if policy == "seed" and not chosen.ages:
+    if optimizer.rgn_steps and partition.moving:
+        raise ValueError(
+            f"optimizer rgn_steps={optimizer.rgn_steps}; masks move: give 0"
+        )
+    if optimizer.ema and places:
+        raise ValueError(f"optimizer ema={optimizer.ema}; positions move: give 0")
+    if policy == "seed" and not optimizer.ages:
         raise ValueError(f"{given}; adam and adamw have it, else give 'reset'")
-    return Rule(selector, chosen.moving, policy, chosen.decays)
+    return Rule(selector, optimizer.moving, policy, optimizer.decays)

@@ -1,33 +1,35 @@
-"""The plan of a run: what moves, from where the network is differentiated."""
+"""The partition of a network: leaves trained whole, in part, or not at all."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from subtune_jax.core import elements, trees
-from subtune_jax.core.contracts import Mask, Params, Variables
+from subtune_jax.core.contracts import Mask, Variables
 from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Additive, Selection
 from subtune_jax.optim import additive
 from subtune_jax.selection import masks
 
 
-class Plan(NamedTuple):
-    """A selection made concrete.
+class Partition(NamedTuple):
+    """A selection made concrete: what moves, from where the network is differentiated.
 
     Attributes:
       mask: full tree of booleans, head included; of leaves that only have arrays
         merged into them it is False.
       counts: `selected`, `extras`, `head`, `base` elements and their `fraction`;
-        elements of added arrays are `selected`.
-      values: float32 masters of what is selected, host arrays, added ones included.
+        elements of additive arrays are `selected`.
+      values: float32 masters of what is selected, host arrays, additive ones included.
       positions: of the partial leaves, as `elements.arrange` shapes them.
       training: blocks that use and update batch statistics.
       start: the earliest block that moves.
-      additive: the added arrays and the leaves they merge into, None for nothing.
-      moving: path -> what the method chose to begin with, of leaves whose mask moves:
-        booleans that broadcast to the leaf, or positions, which are not in `positions`.
-      memory: of a moving method.
+      additive: the additive arrays and the leaves they merge into, None for nothing.
+      moving: path -> what the method chose to begin with, of leaves whose mask is
+        dynamic: booleans that broadcast to the leaf, or positions, which are not in
+        `positions`.
+      memory: of a dynamic method.
     """
 
     mask: Mask
@@ -43,7 +45,7 @@ class Plan(NamedTuple):
     @property
     def places(self) -> Flat:
         """The positions among what moves: the rest are booleans."""
-        return _places(self.moving)
+        return {p: at for p, at in self.moving.items() if at.dtype == np.int32}
 
 
 def make(
@@ -53,8 +55,8 @@ def make(
     *,
     batch_norm: str = "frozen",
     moves: bool = False,
-) -> Plan:
-    """The plan for `selection`, with the whole head always in it.
+) -> Partition:
+    """The partition by `selection`, with the whole head always trained.
 
     Args:
       variables: base and head.
@@ -64,67 +66,74 @@ def make(
       moves: whether the method moves its mask: positions, where it has no reach.
 
     Raises:
-      ValueError: masks or added arrays are not of these parameters.
+      ValueError: masks or additive arrays are not of these parameters.
     """
-    params = variables.params
-    nothing = trees.map_leaves(lambda path, leaf: np.False_, params)
-    whole_head = masks.from_blocks(params, blocks[-1])
-    extras = nothing if selection.extras is None else selection.extras
-    reach = nothing if selection.reach is None else selection.reach
-    mask = masks.union(masks.union(selection.mask, extras), whole_head)
-    mask = masks.union(mask, reach)
-    shapes = {path: np.shape(leaf) for path, leaf in trees.flatten(params).items()}
-    found = {p: np.asarray(w) for p, w in elements.find(params, mask).items()}
-    chosen = trees.flatten(selection.mask)
-    moving: Flat = {p: chosen[p] for p, flag in trees.flatten(reach).items() if flag}
+    params = trees.flatten(variables.params)
+    trees_of_flags = selection.mask, selection.extras, selection.reach
+    for flags in trees_of_flags:
+        if flags is not None:
+            masks.check(variables.params, flags)
+    selected, extras, reach = map(trees.flatten, (f or {} for f in trees_of_flags))
+    mask = {}
+    for path in params:
+        flags = [some.get(path, np.False_) for some in (selected, extras, reach)]
+        whole = np.bool_(path.split("/")[0] == blocks[-1])
+        mask[path] = functools.reduce(np.logical_or, flags, whole)
+    partial = {p: np.asarray(at) for p, at in elements.find(params, mask).items()}
+    moving: Flat = {p: selected[p] for p, flag in reach.items() if flag}
     if moves and selection.reach is None:
-        moving, found = found, {}
-    positions = {p: elements.arrange(where, shapes[p]) for p, where in found.items()}
-    values = elements.gather(positions | _places(moving), params, mask)
+        moving, partial = partial, {}
+    positions = {
+        p: elements.arrange(a, np.shape(params[p])) for p, a in partial.items()
+    }
+    places = {p: at for p, at in moving.items() if at.dtype == np.int32}
+    values = elements.gather(positions | places, params, mask)
+    values |= selection.values or {}
     values = {path: np.array(leaf, np.float32) for path, leaf in values.items()}
-    values |= {p: np.array(x, np.float32) for p, x in (selection.values or {}).items()}
-    added = selection.additive
+    added, touched = selection.additive, ()
     if added is not None:
-        additive.check(params, added)
+        additive.check(variables.params, added)
         values |= {name: np.array(array) for name, array in added.values.items()}
-    touched = () if added is None else added.paths
+        touched = added.paths
     moved = {path.split("/")[0] for path in (*values, *touched)}
-    return Plan(
-        mask=mask,
-        counts=_counts(params, selection, mask, whole_head),
+    trained = tuple(block for block in blocks if block in moved)
+    return Partition(
+        mask=trees.nest(mask),
+        counts=_counts(params, blocks[-1], selected, reach, mask, added),
         values=values,
         positions=positions,
-        training=tuple(
-            block for block in blocks if block in moved and batch_norm == "trained"
-        ),
-        start=next(block for block in blocks if block in moved),
+        training=trained if batch_norm == "trained" else (),
+        start=trained[0],
         additive=added,
         moving=moving,
         memory=selection.memory,
     )
 
 
-def _places(moving: Flat) -> Flat:
-    return {p: where for p, where in moving.items() if where.dtype == np.int32}
-
-
 def _counts(
-    params: Params, selection: Selection, mask: Mask, whole_head: Mask
+    params: Flat,
+    head: str,
+    selected: Flat,
+    reach: Flat,
+    mask: Flat,
+    added: Additive | None,
 ) -> dict[str, float]:
     """The three ways of counting: selected, as much as ever; what rides along; head."""
-    head = masks.count(params, whole_head)
-    body = masks.invert(whole_head)
-    reached = selection.mask
-    if selection.reach is not None:
-        reached = masks.union(selection.mask, selection.reach)
-    chosen = masks.count(params, masks.intersect(reached, body))
-    added = additive.count(selection.additive)
-    together = masks.count(params, masks.intersect(mask, body))
-    base = masks.count(params, body)
-    return {
-        "selected": chosen + added,
-        "extras": together - chosen,
-        "head": head,
-        "base": base,
-        "fraction": (together + added) / max(base, 1),
-    }
+    counts = {"selected": 0, "extras": 0, "head": 0, "base": 0}
+    for path, leaf in params.items():
+        size = np.size(leaf)
+        if path.split("/")[0] == head:
+            counts["head"] += size
+            continue
+        counts["base"] += size
+        flags = np.logical_or(selected[path], reach.get(path, np.False_))
+        here, together = (
+            int(np.count_nonzero(some)) * (size // max(np.size(some), 1))
+            for some in (flags, mask[path])
+        )
+        counts["selected"] += here
+        counts["extras"] += together - here
+    if added is not None:
+        counts["selected"] += additive.count(added)
+    trained = counts["selected"] + counts["extras"]
+    return counts | {"fraction": trained / max(counts["base"], 1)}

@@ -4,15 +4,15 @@ import numpy as np
 
 from subtune_jax.core.contracts import HEAD, Variables
 from subtune_jax.data.dataset import Examples
-from subtune_jax.training import evaluation
+from subtune_jax.training import program
 from subtune_jax.training.setup import Setup
 
 
-def measure(made: Setup, tuned: Variables, examples: Examples, count: int) -> float:
+def measure(setup: Setup, tuned: Variables, examples: Examples, count: int) -> float:
     """The mean distance of features from the base's, by the length of the latter.
 
     Args:
-      made: with the base.
+      setup: with the base.
       tuned: the network after training.
       examples: of any split; the first `count` of them are read.
       count: 1 or more.
@@ -31,8 +31,8 @@ def measure(made: Setup, tuned: Variables, examples: Examples, count: int) -> fl
         None if lengths is None else lengths[:size],
     )
     before, after = (
-        evaluation.outputs(made, variables, few, stop=HEAD).reshape(size, -1)
-        for variables in (made.variables, tuned)
+        program.frozen(setup, variables, stop=HEAD)(few).reshape(size, -1)
+        for variables in (setup.variables, tuned)
     )
     far = np.linalg.norm(after - before, axis=1)
     return float(np.mean(far / np.linalg.norm(before, axis=1)))

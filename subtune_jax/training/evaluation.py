@@ -1,78 +1,53 @@
-"""Base + delta on a split.
-
-    subtune evaluate --config=FILE --workdir=DIR --delta=DIR [--split=test]
-
-Writes `evaluation.json`. Without `--delta`, the delta of the workdir is used.
-"""
+"""Base + delta on a split."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from subtune_jax import delta
-from subtune_jax.core import devices, trees
 from subtune_jax.core.contracts import Variables
-from subtune_jax.data import dataset
-from subtune_jax.training import assembly, loop, results, setup, step, workdir
+from subtune_jax.delta import store as delta
+from subtune_jax.training import program, results, workdir
 from subtune_jax.training.settings import Settings
-from subtune_jax.training.step import Fixed
+from subtune_jax.training.setup import examples, prepare
 
 SPLITS = ("train", "validation", "test")
 
 
 def run(
-    settings: Settings, workdir_: Path, delta_folder: Path | None, split: str = "test"
+    settings: Settings, folder: Path, delta_folder: Path | None, split: str = "test"
 ) -> Path:
     """Evaluates and returns the path of `evaluation.json`.
 
     Args:
       settings: complete.
-      workdir_: where the result is written.
-      delta_folder: of the delta; None for that of the workdir.
+      folder: where the result is written.
+      delta_folder: of the delta; None for that of `folder`.
       split: one of `SPLITS`.
 
     Raises:
       ValueError: the delta is of another base, or has another number of classes.
     """
-    folder = delta_folder or workdir_ / "delta"
-    made = setup.prepare(settings)
-    whole = Variables(**delta.load(folder, made.base._asdict()))
-    examples = setup.examples(made.backbone, getattr(made.task, split))
-    logits = outputs(made, whole, examples)
-    classes = len(made.task.classes)
+    path = delta_folder or folder / "delta"
+    setup = prepare(settings)
+    task, classes = setup.task, len(setup.task.classes)
+    tuned = Variables(**delta.load(path, setup.base._asdict()))
+    rows = examples(setup.backbone, getattr(task, split))
+    logits = program.frozen(setup, tuned)(rows)
     if logits.shape[-1] != classes:
-        found = f"delta {folder} has {logits.shape[-1]} classes"
-        raise ValueError(f"{found}; task {made.task.name} has {classes}")
-    value = float(made.task.metric(logits, examples.labels))
-    metric: dict[str, Any] = {"name": made.task.metric_name, "value": value}
-    if made.task.also:
-        metric["also"] = results.also(made, logits, examples.labels)
+        what = f"delta {path} has {logits.shape[-1]} classes"
+        raise ValueError(f"{what}; task {task.name} has {classes}")
+    value = float(task.metric(logits, rows.labels))
+    metric: dict[str, Any] = {"name": task.metric_name, "value": value}
+    if task.also:
+        metric["also"] = results.also(setup, logits, rows.labels)
     result = {
-        "task": made.task.name,
-        "backbone": made.backbone.name,
+        "task": task.name,
+        "backbone": setup.backbone.name,
         "split": split,
-        "examples": len(examples.labels),
+        "examples": len(rows.labels),
         "metric": metric,
-        "delta": str(folder),
-        "base_fingerprint": delta.fingerprint(made.base._asdict()),
+        "delta": str(path),
+        "base_fingerprint": delta.fingerprint(setup.base._asdict()),
     }
-    print(f"{split} {made.task.metric_name} {value:.4f}", file=sys.stderr)
-    return workdir.write_json(workdir_ / "evaluation.json", result)
-
-
-def outputs(
-    made: setup.Setup,
-    variables: Variables,
-    examples: dataset.Examples,
-    *,
-    stop: str | None = None,
-) -> np.ndarray:
-    """Logits `[N, C]` of a whole network, or what enters block `stop`, `[N, ...]`."""
-    recipe = assembly.plain_recipe(made)
-    flat = trees.flatten(variables.params)
-    state, frozen = step.start(recipe, flat, variables.stats, {}, {})
-    state, fixed = devices.replicate(made.devices, (state, Fixed(frozen, {}, {})))
-    predict = loop.predictor(made.devices, recipe, setup.batch_rows(made), stop=stop)
-    return loop.predict(predict, state, fixed, examples)
+    print(f"{split} {task.metric_name} {value:.4f}", file=sys.stderr)
+    return workdir.write_json(folder / "evaluation.json", result)

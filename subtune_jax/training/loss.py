@@ -114,13 +114,17 @@ def network(recipe, flat: Flat, whole: Flat) -> Params:
     Args:
       recipe: the static choices.
       flat: frozen and partial leaves, in that type.
-      whole: float32 masters of whole leaves, and the added arrays.
+      whole: float32 masters of whole leaves, and the additive arrays.
     """
-    leaves, added = additive.split(recipe.additive, whole)
-    flat = flat | {path: cast(recipe, leaf) for path, leaf in leaves.items()}
-    with jax.default_matmul_precision("highest"):  # small, and shipped in float32
-        merged = additive.merge(recipe.additive, flat, added)
-    return trees.nest(flat | {p: cast(recipe, leaf) for p, leaf in merged.items()})
+    if recipe.additive is None:
+        flat = flat | {path: leaf.astype(recipe.dtype) for path, leaf in whole.items()}
+    else:
+        leaves, added = additive.split(recipe.additive, whole)
+        flat = flat | {path: leaf.astype(recipe.dtype) for path, leaf in leaves.items()}
+        with jax.default_matmul_precision("highest"):  # small, and shipped in float32
+            merged = additive.merge(recipe.additive, flat, added)
+        flat |= {path: leaf.astype(recipe.dtype) for path, leaf in merged.items()}
+    return trees.nest(flat)
 
 
 def enter(recipe, inputs: jax.Array) -> jax.Array:
@@ -128,8 +132,3 @@ def enter(recipe, inputs: jax.Array) -> jax.Array:
     if recipe.start is None:
         return inputs_.enter(recipe.backbone, inputs, recipe.dtype)
     return inputs.astype(recipe.dtype)
-
-
-def cast(recipe, leaf: jax.Array) -> jax.Array:
-    """A leaf in the type of the computation."""
-    return jnp.asarray(leaf, recipe.dtype)

@@ -1,233 +1,218 @@
-"""The outcome of a run: the tuned tree, its certificate, and what is written."""
+"""The end of a run: the test split is read once, and everything is written."""
 
+import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import devices, trees
+from subtune_jax.core import devices
 from subtune_jax.core.contracts import Variables
-from subtune_jax.data import dense
-from subtune_jax.optim import additive
-from subtune_jax.selection import masks
-from subtune_jax.training.assembly import Run
-from subtune_jax.training.setup import Setup
+from subtune_jax.core.progress import say
+from subtune_jax.data.dataset import Examples
+from subtune_jax.delta import store as delta
+from subtune_jax.training import drift, program, tuned, workdir
+from subtune_jax.training.program import Program
+from subtune_jax.training.setup import Setup, examples
 from subtune_jax.training.step import State
 
 
-def tuned(made: Setup, run: Run, state: State) -> Variables:
-    """All variables after training: the base with the trained float32 values in it.
+class NonFiniteLossError(FloatingPointError):
+    """The loss or a trained value is no longer a finite number."""
 
-    With averaging, the averaged values: what was evaluated is what is shipped. Added
-    arrays are merged here, in float32: what is shipped has the base's leaves and no
-    others, and those merged into are in the delta in full. A file of the added arrays
-    alone would be smaller, and no tree to load.
+
+class LinearProbe(NamedTuple):
+    """A head trained alone: its program, its last state, its metric on validation."""
+
+    program: Program
+    state: State
+    validation: float
+
+
+class Begun(NamedTuple):
+    """A run before its first step.
+
+    Attributes:
+      setup: of the run.
+      program: what is trained.
+      probe: of linear probing, where there was any.
+      selection_seconds: that choosing took.
     """
-    values = devices.to_host(state.values if state.ema is None else state.ema)
-    places = _places(state)
-    used = devices.to_host({path: state.partial[path] for path in places})
-    flat = {path: np.array(x) for path, x in _flat(made.variables.params).items()}
-    leaves, added = additive.split(run.plan.additive, values)
-    for path, leaf in used.items():  # what was selected once may have moved
-        ever = np.asarray(_ever(state)[path])
-        flat[path] = np.where(ever, np.asarray(leaf, np.float32), flat[path])
-    for path, value in leaves.items():
-        where = (run.plan.positions | places).get(path)
-        if where is None:
-            flat[path] = value
-        else:
-            flat[path].reshape(-1)[np.asarray(where)] = value
-    flat |= additive.merge(run.plan.additive, flat, added)
-    return Variables(trees.nest(flat), devices.to_host(state.stats))
+
+    setup: Setup
+    program: Program
+    probe: LinearProbe | None
+    selection_seconds: float
 
 
-def frozen_unchanged(made: Setup, run: Run, state: State, after: Variables) -> bool:
-    """Whether every unselected element and frozen statistic has the base's bits.
+class Fitted(NamedTuple):
+    """A training that is done.
 
-    Compared are the arrays on the devices at the end of training, in the type of the
-    computation, and the tree that is shipped. Leaves that arrays are merged into differ
-    in the latter only: on the devices they too must be the base's.
+    Attributes:
+      state: the last one.
+      seconds: that it took.
+      wait_seconds: of these, waiting for data.
+      validation: the metric of `state`, None where it was not taken.
     """
-    base, mask = _flat(made.variables.params), _flat(run.plan.mask) | _ever(state)
-    added = run.plan.additive
-    merged = () if added is None else added.paths
-    movable = mask | dict.fromkeys(merged, np.True_)
-    used = devices.to_host({**run.trainer.fixed.frozen, **state.partial})
-    as_computed = {p: np.asarray(jnp.asarray(base[p], run.recipe.dtype)) for p in used}
-    shipped = _flat(after.params)
-    stats, new_stats = _flat(made.variables.stats), _flat(after.stats)
-    still = [p for p in stats if p.split("/")[0] not in run.plan.training]
-    return (
-        all(_same(as_computed[p], used[p], mask[p]) for p in used)
-        and all(_same(base[p], shipped[p], movable[p]) for p in base)
-        and all(_same(stats[p], new_stats[p], np.False_) for p in still)
-    )
+
+    state: State
+    seconds: float
+    wait_seconds: float
+    validation: float | None = None
 
 
-def moved(state: State) -> dict[str, int]:
-    """`{"ever"}`, elements that a moving mask has selected at one time or another."""
-    found = _ever(state).items()
-    sizes = [f.sum() if f.ndim else f * state.values[p].size for p, f in found]
-    return {"ever": int(sum(sizes))} if sizes else {}
+def write(begun: Begun, fitted: Fitted, folder: Path, *, pictures: bool) -> Path:
+    """Evaluates on test, once, and writes the delta, the report and `result.json`.
+
+    Args:
+      begun: the run.
+      fitted: its training.
+      folder: of the run.
+      pictures: whether there is a report.
+
+    Raises:
+      NonFiniteLossError: a trained value is not finite.
+    """
+    setup, settings, state = begun.setup, begun.setup.settings, fitted.state
+    refuse_not_finite(state, settings["train_steps"])
+    shipped = tuned.variables(setup, begun.program, state)
+    meta = {key: settings[key] for key in ("task", "backbone", "method", "seed")}
+    meta |= {"classes": list(setup.task.classes)}
+    base = setup.base._asdict()
+    delta.save(folder / "delta", base, shipped._asdict(), meta)
+    test = examples(setup.backbone, setup.task.test)
+    logits = program.logits(begun.program, state, test)
+    metrics = _metrics(begun, fitted, shipped, logits, test)
+    result = _result(begun, fitted, shipped, metrics, folder)
+    name = setup.task.metric_name
+    if begun.probe is not None:
+        probed = program.logits(begun.probe.program, begun.probe.state, test)
+        score = float(setup.task.metric(probed, test.labels))
+        validation = begun.probe.validation
+        result["linear_probe"] = {"validation": validation, "test": score}
+        say(f"linear probe: test {name} {score:.4f}")
+    say(f"fine-tuned:   test {name} {metrics['test']:.4f}")
+    if jax.process_index() == 0:
+        if settings["keep_delta"] is False:
+            shutil.rmtree(folder / "delta")
+        if pictures:
+            from subtune_jax.training import report_data  # matplotlib: a second
+
+            report_data.write(folder, setup, begun.program, result, logits, test)
+    return workdir.write_json(folder / "result.json", result)
 
 
-def _ever(state: State) -> dict[str, Any]:
-    return {} if state.moving is None else devices.to_host(state.moving.ever)
+def refuse_not_finite(state: State, done: int) -> None:
+    """Raises NonFiniteLossError unless all trained values are finite numbers."""
+    for value in devices.to_host(state.values).values():
+        if not np.isfinite(value).all():
+            raise NonFiniteLossError(f"a trained value is not finite after step {done}")
 
 
-def _places(state: State) -> dict[str, np.ndarray]:
-    """The positions that moved, as they are now."""
-    moving = state.moving
-    if moving is None:
-        return {}
-    return devices.to_host({path: moving.mask[path] for path in moving.base})
+def _metrics(
+    begun: Begun,
+    fitted: Fitted,
+    shipped: Variables,
+    logits: np.ndarray,
+    test: Examples,
+) -> dict[str, Any]:
+    """`logits` are of the `test` split."""
+    setup, task, held = begun.setup, begun.setup.task, begun.setup.validation
+    validation = fitted.validation
+    if validation is None:
+        seen = program.logits(begun.program, fitted.state, held)
+        validation = float(task.metric(seen, held.labels))
+    metrics: dict[str, Any] = {
+        "name": task.metric_name,
+        "validation": validation,
+        "test": float(task.metric(logits, test.labels)),
+    }
+    if not task.dense:
+        guess = constant(setup, len(test.labels))
+        metrics["constant"] = float(task.metric(guess, test.labels))
+    if task.also:
+        metrics["also"] = also(setup, logits, test.labels)
+    if setup.settings["drift_examples"]:
+        few = setup.settings["drift_examples"]
+        metrics["drift"] = drift.measure(setup, shipped, held, few)
+    return metrics
 
 
-def shares(made: Setup, run: Run) -> dict[str, tuple[int, int]]:
-    """Block -> (elements that are trained, all elements of the network)."""
-    params, mask = made.variables.params, run.plan.mask
+def _result(
+    begun: Begun,
+    fitted: Fitted,
+    shipped: Variables,
+    metrics: dict[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """The content of `result.json`."""
+    setup, settings, state = begun.setup, begun.setup.settings, fitted.state
+    counts = dict(begun.program.partition.counts)
+    ever = tuned.ever_selected(state)
+    if ever:  # a dynamic mask has selected more than it does now
+        sizes = [
+            f.sum() if f.ndim else f * state.values[p].size for p, f in ever.items()
+        ]
+        counts["ever"] = int(sum(sizes))
     return {
-        block: (
-            masks.count(params.get(block, {}), mask.get(block, {}))
-            + additive.count(run.plan.additive, block),
-            sum(np.size(leaf) for leaf in _flat(params.get(block, {})).values()),
-        )
-        for block in made.backbone.blocks
+        "task": settings["task"]["name"],
+        "backbone": settings["backbone"]["name"],
+        "method": settings["method"]["name"],
+        "seed": settings["seed"],
+        "devices": setup.devices.size,
+        "parallel": setup.devices.mode,
+        "trainable": counts,
+        "metrics": metrics,
+        "cost": {
+            "train_steps": settings["train_steps"],
+            "selection_seconds": begun.selection_seconds,
+            "train_seconds": fitted.seconds,
+            "data_wait_seconds": fitted.wait_seconds,
+            "step_flops": begun.program.flops,
+            "optimizer_bytes": state_bytes(state),
+            "delta_bytes": folder_bytes(folder / "delta"),
+        },
+        "frozen_unchanged": tuned.frozen_unchanged(
+            setup, begun.program, state, shipped
+        ),
+        "base_fingerprint": delta.fingerprint(setup.base._asdict()),
+        "config": settings,
+        "versions": versions(),
     }
 
 
-def also(made: Setup, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def also(setup: Setup, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Name -> value of the task's further metrics."""
-    found = made.task.also.items()
-    return {name: float(metric(logits, labels)) for name, metric in found}
+    metrics = setup.task.also
+    return {name: float(metrics[name](logits, labels)) for name in metrics}
 
 
-def constant(made: Setup, count: int) -> np.ndarray:
+def constant(setup: Setup, count: int) -> np.ndarray:
     """Logits `[count, C]` of one guess for all: what training holds most of.
 
     Of a regression the mean of the training labels. What a run must beat: one that does
     not has failed.
     """
-    labels, classes = made.train.labels, len(made.task.classes)
-    if made.task.regression:
+    labels, classes = setup.train.labels, len(setup.task.classes)
+    if setup.task.regression:
         return np.full((count, 1), labels.mean(), np.float32)
     common = np.bincount(labels, minlength=classes).argmax()
     return np.tile(np.eye(classes, dtype=np.float32)[common], (count, 1))
 
 
-def confusion(logits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts `[C, C]`, of pixels where there are masks: rows are true classes.
-
-    Of a regression, which has none, truth and prediction of each example, floats
-    `[N, 2]`.
-    """
-    if labels.ndim > 1:
-        return dense.total(logits, labels)
-    if np.issubdtype(labels.dtype, np.floating):
-        return np.stack([labels, logits[:, 0]], axis=1).astype(float)
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (labels, logits.argmax(-1)), 1)
-    return counts
-
-
-def mistakes(
-    made: Setup, logits: np.ndarray, labels: np.ndarray, images: Any, count: int = 12
-) -> list[dict[str, Any]]:
-    """The `count` most confident mistakes: example, truth, guess, probability.
-
-    Of a regression the largest errors, without a probability.
-
-    Args:
-      made: the setup.
-      logits: `[N, C]` of the test split.
-      labels: `[N]` likewise.
-      images: the test split as the network takes it. Of texts the task's own test
-        split is read: who looks at a mistake reads no tokens.
-      count: of mistakes.
-    """
-    if made.task.regression:
-        return _errors(made, logits[:, 0], labels, images, count)
-    odds = np.exp(logits - logits.max(-1, keepdims=True))
-    odds /= odds.sum(-1, keepdims=True)
-    guess = logits.argmax(-1)
-    wrong = np.flatnonzero(guess != labels)
-    worst = wrong[np.argsort(-odds[wrong, guess[wrong]], kind="stable")][:count]
-    names = made.task.classes
-    return [
-        {
-            **_shown(made, images, i),
-            "truth": names[labels[i]],
-            "guess": names[guess[i]],
-            "probability": float(odds[i, guess[i]]),
-        }
-        for i in worst
-    ]
-
-
-def _errors(
-    made: Setup, found: np.ndarray, labels: np.ndarray, images: Any, count: int
-) -> list[dict[str, Any]]:
-    order = np.argsort(-np.abs(found - labels), kind="stable")[:count]
-    return [
-        {
-            **_shown(made, images, i),
-            "truth": f"{labels[i]:.3g}",
-            "guess": f"{found[i]:.3g}",
-            "probability": None,
-        }
-        for i in order
-    ]
-
-
-def _shown(made: Setup, images: Any, index: int) -> dict[str, Any]:
-    """What a reader is shown of a test example: its image, or its texts."""
-    if made.backbone.encode is None:
-        return {"image": images.read(np.asarray([index]))[0]}
-    return made.task.test.read(int(index))
-
-
-def worst(
-    made: Setup, logits: np.ndarray, truth: np.ndarray, images: Any, count: int = 6
-) -> list[dict[str, Any]]:
-    """The `count` images of the lowest metric: image, truth, guess, metric."""
-    pairs = zip(logits, truth, strict=True)
-    each = [made.task.metric(x[None], y[None]) for x, y in pairs]
-    return [
-        {
-            "image": images.read(np.asarray([i]))[0],
-            "truth": truth[i],
-            "guess": dense.guess(logits[i], truth[i].shape),
-            "metric": float(each[i]),
-        }
-        for i in np.argsort(each, kind="stable")[:count]
-    ]
-
-
 def versions() -> dict[str, str]:
     """Versions of the libraries that results depend on."""
     libraries = ("subtune-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-    return {name: metadata.version(name) for name in libraries}
+    return dict(zip(libraries, map(metadata.version, libraries), strict=True))
 
 
 def state_bytes(state: State) -> int:
     """Bytes of the optimiser's state on one device."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
+    return sum([leaf.nbytes for leaf in jax.tree.leaves(state.opt_state)])
 
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below `folder`."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _flat(tree: Any) -> dict[str, np.ndarray]:
-    return {path: np.asarray(leaf) for path, leaf in trees.flatten(tree).items()}
-
-
-def _same(before: np.ndarray, after: np.ndarray, movable: Any) -> bool:
-    """Are the bits equal wherever `movable` is false?"""
-    kind = f"u{before.dtype.itemsize}"
-    differs = np.array(before).view(kind) != np.array(after).view(kind)
-    return not np.any(differs & ~np.broadcast_to(movable, before.shape))
+    return sum([f.stat().st_size for f in folder.rglob("*") if f.is_file()])

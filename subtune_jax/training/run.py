@@ -1,11 +1,10 @@
-"""Choose, fine-tune, evaluate, and save the delta.
-
-    subtune train --config=configs/quickstart.py --workdir=runs/quickstart
+"""One run: set up, select, partition, build, fit, evaluate, write.
 
 Writes `result.json`, `metrics.jsonl`, TensorBoard events, `delta/`, `checkpoints/`,
-`report.html` and `report.png`. The same command on the same workdir resumes.
+`report.html` and `report.png`. The same settings on the same folder resume.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -14,36 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core import devices, method, progress
-from subtune_jax.optim import partition
-from subtune_jax.training import (
-    assembly,
-    checkpoint,
-    evidence,
-    finish,
-    loop,
-    metrics_log,
-    setup,
-    workdir,
-)
-from subtune_jax.training.assembly import Run
-from subtune_jax.training.finish import Probed, Ready
+from subtune_jax.core import devices, elements, trees
+from subtune_jax.core.method import Selection, hold
+from subtune_jax.core.progress import say
+from subtune_jax.optim import optimizer, partition
+from subtune_jax.training import checkpoint, evidence, metrics_log, results, workdir
+from subtune_jax.training.program import Program, build, logits, step_of
+from subtune_jax.training.results import Begun, Fitted, LinearProbe, NonFiniteLossError
 from subtune_jax.training.settings import Settings
-from subtune_jax.training.setup import Setup
+from subtune_jax.training.setup import Setup, prepare
 from subtune_jax.training.step import State
 
-Write = Callable[[dict[str, Any]], None]
+Watch = Callable[[int, State, dict[str, Any]], None]
 
 
 def run(
-    settings: Settings, folder: Path, programs: dict[str, Run] | None = None
+    settings: Settings, folder: Path, programs: dict[str, Program] | None = None
 ) -> Path:
     """Runs or resumes the run of `folder`; the path of its `result.json`.
 
     Args:
       settings: complete.
       folder: of the run.
-      programs: of a comparison: holds the latest run and is changed in place: a run
+      programs: of a comparison: holds the latest program and is changed in place: a run
         that differs from it in its seed alone compiles nothing. No report is written
         unless `settings` say so.
 
@@ -54,136 +46,182 @@ def run(
     workdir.check(folder, settings)
     if (folder / "result.json").exists():
         return folder / "result.json"
-    found = ready(settings, folder, _like(settings, programs))
+    like, seedless = None, json.dumps({**settings, "seed": None})
+    if programs is not None:
+        like = programs.get(seedless)
+    begun = begin(settings, folder, like)
     if programs is not None:
         programs.clear()
-        programs[_seedless(settings)] = found.run
-    begin = time.perf_counter()
-    state, waited, validation = _train(found.made, found.run, folder)
-    seconds = {"train": time.perf_counter() - begin, "wait": waited}
-    asked = settings["report"]
-    pictures = programs is None if asked is None else asked
-    return finish.write(
-        found, state, seconds, folder, pictures=pictures, validation=validation
-    )
+        programs[seedless] = begun.program
+    fitted = fit(begun.program, settings["train_steps"], begun.setup, folder)
+    pictures = settings["report"]
+    if pictures is None:
+        pictures = programs is None
+    return results.write(begun, fitted, folder, pictures=pictures)
 
 
-def ready(settings: Settings, folder: Path, like: Run | None = None) -> Ready:
+def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begun:
     """A run before its first step; claims `folder`.
 
     Args:
       settings: complete.
       folder: of the run.
-      like: a run of the same settings but the seed, whose programs are used again.
+      like: the program of the same settings but the seed, which is used again.
 
     Raises:
       ValueError: an input is wrong; nothing was written.
     """
-    made = setup.prepare(settings)
-    begin = time.perf_counter()
-    selection = made.selector.init(evidence.make(made))
-    plan = partition.make(
-        made.variables,
-        made.backbone.blocks,
+    setup = prepare(settings)
+    start = time.perf_counter()
+    selection = setup.selector.init(evidence.make(setup))
+    moving = partition.make(
+        setup.variables,
+        setup.backbone.blocks,
         selection,
         batch_norm=settings["batch_norm"],
-        moves=made.selector.update is not method.hold,
+        moves=setup.selector.update is not hold,
     )
-    spent = time.perf_counter() - begin
+    selection_seconds = time.perf_counter() - start
     workdir.claim(folder, settings)
-    selected, size = plan.counts["selected"], plan.counts["base"]
-    progress.say(f"{selected:,} of {size:,} weights selected")
-    probe = _probe(made) if made.optimizer.probe_steps else None
-    run = assembly.assemble(
-        made,
-        plan,
-        made.optimizer,
+    selected, size = moving.counts["selected"], moving.counts["base"]
+    say(f"{selected:,} of {size:,} weights selected")
+    probe, values = None, None
+    if setup.optimizer.probe_steps:
+        probe = linear_probe(setup)
+        values = devices.to_host(probe.state.values)
+    program = build(
+        setup,
+        moving,
+        setup.optimizer,
         settings["train_steps"],
-        values=None if probe is None else devices.to_host(probe.state.values),
-        selector=made.selector,
+        values=values,
+        selector=setup.selector,
         like=like,
     )
-    return Ready(made, run, probe, spent)
+    return Begun(setup, program, probe, selection_seconds)
 
 
-def _like(settings: Settings, programs: dict[str, Run] | None) -> Run | None:
-    return None if programs is None else programs.get(_seedless(settings))
+def linear_probe(setup: Setup) -> LinearProbe:
+    """A head trained alone on the frozen base, without augmentation."""
+    settings, params = setup.settings["optimizer"], setup.variables.params
+    adam = optimizer.make("adam", learning_rate=settings["probe_learning_rate"])
+    nothing = Selection(trees.map_leaves(lambda path, leaf: np.False_, params))
+    head = partition.make(setup.variables, setup.backbone.blocks, nothing)
+    program = build(setup, head, adam, settings["probe_steps"], augmented=False)
+    state = fit(program, settings["probe_steps"]).state
+    guesses = logits(program, state, setup.validation)
+    metric = float(setup.task.metric(guesses, setup.validation.labels))
+    say(f"linear probe: validation {setup.task.metric_name} {metric:.4f}")
+    return LinearProbe(program, state, metric)
 
 
-def _seedless(settings: Settings) -> str:
-    return json.dumps({**settings, "seed": None})
+def fit(
+    program: Program,
+    last: int,
+    setup: Setup | None = None,
+    folder: Path | None = None,
+    *,
+    first: int = 0,
+    state: State | None = None,
+    watch: Watch | None = None,
+) -> Fitted:
+    """Trains to step `last`; in a folder from its newest checkpoint, if there is any.
 
+    With a folder every step is logged, and as often as the settings say there is a
+    validation and a checkpoint. Metrics of a step are read while the devices work on
+    the next one.
 
-def _probe(made: Setup) -> Probed:
-    run, state = assembly.linear_probe(made)
-    seen = made.validation
-    metric = finish.metric(made, assembly.logits(run, state, seen), seen)
-    progress.say(f"linear probe: validation {made.task.metric_name} {metric:.4f}")
-    return Probed(run, state, metric)
+    Args:
+      program: what is trained.
+      last: steps done at the end.
+      setup: of the run whose `folder` this is.
+      folder: that is written to; None: nothing is.
+      first: steps done before.
+      state: after `first` steps; None for the program's. Its buffers are given away.
+      watch: called with (steps done, state, metrics) after every step; it may read the
+        state, not keep it.
 
-
-def _train(made: Setup, ready: Run, folder: Path) -> tuple[State, float, float | None]:
-    """Trains from the newest checkpoint, if any, to the last step.
-
-    Returns:
-      The last state, seconds waited for data, and the last metric on validation; None
-      if no step was left.
+    Raises:
+      NonFiniteLossError: the loss of a step, or a trained value, is not finite.
     """
-    settings, last = made.settings, made.settings["train_steps"]
-    found = checkpoint.restore(folder / "checkpoints", _saved(ready.state))
-    first, state = (
-        (0, ready.state) if found is None else (found[0], _back(ready, *found))
-    )
-    entered = ready.enter(made.validation)
-    schedule = made.optimizer.schedule(last)
-    evals = _every(settings["eval_steps"], last)
-    often = settings["save_steps"]
-    saves = _every(often, last) if often else set()
-    metrics: list[float] = []
-    with metrics_log.writing(folder, after=first if found else -1) as write:
+    state = program.state if state is None else state
+    evals, saves, pending, metric = {last}, set(), None, None
+    held, write, schedule = None, lambda row: None, lambda step: 0.0  # without a folder
+    begin, wait_seconds = time.perf_counter(), 0.0
+    with contextlib.ExitStack() as stack:
+        if setup is not None and folder is not None:
+            first, state = _resumed(program, state, folder / "checkpoints")
+            log = metrics_log.writing(folder, after=first or -1)
+            write, schedule = stack.enter_context(log), setup.optimizer.schedule(last)
+            held = program.enter(setup.validation)
+            evals = _every(setup.settings["eval_steps"], last)
+            if setup.settings["save_steps"]:
+                saves = _every(setup.settings["save_steps"], last)
 
-        def log(done: int, seen: dict[str, float]) -> None:
-            rate = float(np.asarray(schedule(done - 1)))
-            write({"step": done, "split": "train", **seen, "learning_rate": rate})
+        def read(done: int, metrics: dict[str, Any]) -> None:
+            numbers = {name: float(value) for name, value in metrics.items()}
+            if not np.isfinite(numbers["loss"]):
+                raise NonFiniteLossError(
+                    f"the loss of step {done} is {numbers['loss']}"
+                )
+            if folder is not None:
+                rate = float(np.asarray(schedule(done - 1)))
+                row = {"step": done, "split": "train", **numbers}
+                write({**row, "learning_rate": rate})
 
-        def pause(done: int, state: State) -> None:
-            if done in evals:
-                fixed = ready.trainer.fixed
-                logits = loop.predict(ready.predictor, state, fixed, entered)
-                metrics.append(_validate(made, logits, done, write))
-            if done in saves:
-                finish.refuse_not_finite(state, done)
+        pieces = program.feed.pieces(first, last)
+        for done in range(first + 1, last + 1):
+            before = time.perf_counter()
+            piece = devices.spread(program.devices, next(pieces))
+            wait_seconds += time.perf_counter() - before
+            step = step_of(program, state, piece)
+            state, metrics = step(state, program.fixed, piece)
+            if pending is not None:
+                read(*pending)
+            pending = done, metrics
+            if done in evals or done in saves:
+                read(*pending)
+                pending = None
+            if watch is not None:
+                watch(done, state, metrics)
+            if setup is not None and held is not None and done in evals:
+                guesses = program.outputs(state, program.fixed, held)
+                metric = float(setup.task.metric(guesses, held.labels))
+                name = setup.task.metric_name
+                write({"step": done, "split": "validation", name: metric})
+                say(f"step {done}: validation {name} {metric:.4f}")
+            if folder is not None and done in saves:
+                results.refuse_not_finite(state, done)
                 checkpoint.save(folder / "checkpoints", done, _saved(state))
-
-        pauses = evals | saves
-        state, waited = loop.fit(ready.trainer, state, first, last, log, pauses, pause)
-    return state, waited, metrics[-1] if metrics else None
+    return Fitted(state, time.perf_counter() - begin, wait_seconds, metric)
 
 
 def _every(steps: int, last: int) -> set[int]:
-    return set(range(steps, last, steps) if steps else ()) | {last}
+    return {last, *range(steps, last, steps)} if steps else {last}
 
 
-def _validate(made: Setup, logits: np.ndarray, done: int, write: Write) -> float:
-    name, metric = made.task.metric_name, finish.metric(made, logits, made.validation)
-    write({"step": done, "split": "validation", name: metric})
-    progress.say(f"step {done}: validation {name} {metric:.4f}")
-    return metric
+def _resumed(program: Program, state: State, folder: Path) -> tuple[int, State]:
+    """Steps done and state of the newest checkpoint; 0 and `state` without any."""
+    newest = checkpoint.restore(folder, _saved(state)) if folder.is_dir() else None
+    if newest is None:
+        return 0, state
+    done, saved = newest
+    say(f"resuming after step {done}")
+    positions = program.partition.positions
+    leaves = devices.to_host({path: state.partial[path] for path in positions})
+    partial = {
+        path: np.asarray(elements.put(leaves[path], where, saved.values[path]))
+        for path, where in positions.items()
+    }
+    saved = saved._replace(partial={**partial, **saved.partial})
+    return done, devices.replicate(program.devices, saved)
 
 
 def _saved(state: State) -> Any:
-    """What a checkpoint holds: all but the partial leaves, which `_back` rebuilds.
+    """What a checkpoint holds: all but the partial leaves, which can be rebuilt.
 
     Where positions move, what was selected once may differ from the base: it is held.
     """
     places = {} if state.moving is None else state.moving.base
     partial = {path: state.partial[path] for path in places}
     return devices.to_host(state._replace(partial=partial))
-
-
-def _back(ready: Run, done: int, saved: State) -> State:
-    """The state after `done` steps, on the devices."""
-    progress.say(f"resuming after step {done}")
-    still = assembly.with_values(ready, saved.values)
-    partial = {**still, **saved.partial}
-    return devices.replicate(ready.trainer.devices, saved._replace(partial=partial))

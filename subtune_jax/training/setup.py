@@ -57,37 +57,42 @@ def prepare(settings: Settings) -> Setup:
     for key in ("batch_size", "train_steps"):
         if settings[key] < 1:
             raise ValueError(f"{key}={settings[key]}; it must be 1 or more")
-    method = registry.load("methods", settings["method"])
-    made_optimizer = optimizer.make(**settings["optimizer"])
-    made_augment = augment.make(**settings["augment"])
-    found = devices.choose(settings["parallel"])
+    selector = registry.load("methods", settings["method"])
+    updates = optimizer.make(**settings["optimizer"])
+    changes = augment.make(**settings["augment"])
+    where = devices.choose(settings["parallel"])
     backbone = registry.load("backbones", settings["backbone"])
     task = registry.load("tasks", settings["task"])
     if task.dense:
-        backbone = _dense(backbone, task, made_augment)
-    _check_kind(backbone, task, made_augment)
-    train = dataset.subset(task.train, settings["train_examples"], settings["seed"])
-    if settings["batch_size"] > len(train.labels):
-        given = f"batch_size={settings['batch_size']}"
-        raise ValueError(f"{given}; there are {len(train.labels)} training examples")
-    count = settings["validation_examples"]
-    validation = dataset.subset(task.validation, count, settings["seed"])
-    base = _host(backbone.load())
-    seen = examples(backbone, train)
+        backbone = _dense(backbone, task, changes)
+    _check_kind(backbone, task, changes)
+    size, seed = settings["batch_size"], settings["seed"]
+    train = dataset.subset(task.train, settings["train_examples"], seed)
+    if size > len(train.labels):
+        count = len(train.labels)
+        raise ValueError(f"batch_size={size}; there are {count} training examples")
+    held = dataset.subset(task.validation, settings["validation_examples"], seed)
+    params, stats = (
+        {path: np.ascontiguousarray(leaf) for path, leaf in trees.flatten(tree).items()}
+        for tree in backbone.load()
+    )
+    base = Variables(trees.nest(params), trees.nest(stats))
+    head = new_head(backbone, len(task.classes), seed)
+    train_examples = examples(backbone, train)
     if task.dense:
-        _check_masks(seen, task)
+        _check_masks(train_examples, task)
     return Setup(
         settings=settings,
         task=task,
         backbone=backbone,
-        selector=method,
-        optimizer=made_optimizer,
-        augment=made_augment,
-        devices=found,
+        selector=selector,
+        optimizer=updates,
+        augment=changes,
+        devices=where,
         base=base,
-        variables=_with_head(backbone, base, len(task.classes), settings["seed"]),
-        train=seen,
-        validation=examples(backbone, validation),
+        variables=Variables({**base.params, HEAD: head}, base.stats),
+        train=train_examples,
+        validation=examples(backbone, held),
     )
 
 
@@ -121,47 +126,32 @@ def new_head(backbone: Backbone, classes: int, seed: int) -> Any:
     return jax.tree.map(np.asarray, fresh(jax.random.key(seed)))
 
 
-def _dense(backbone: Backbone, task: Task, chosen: Augment) -> Backbone:
+def _dense(backbone: Backbone, task: Task, changes: Augment) -> Backbone:
     """The network with a head for every place, of one that has such a form."""
     if backbone.dense is None:
         what = f"backbone {backbone.name} has no dense head; vit has"
         raise ValueError(f"{what}, and task {task.name} needs one")
-    if augment.mixes(chosen):
-        given = f"augment mixup={chosen.mixup}, cutmix={chosen.cutmix}"
+    if augment.mixes(changes):
+        given = f"augment mixup={changes.mixup}, cutmix={changes.cutmix}"
         raise ValueError(f"{given}; masks are not mixed, both must be 0")
     return backbone.dense()
 
 
-def _check_kind(backbone: Backbone, task: Task, chosen: Augment) -> None:
+def _check_kind(backbone: Backbone, task: Task, changes: Augment) -> None:
     """Refuses texts for a network of images, and images for one of texts."""
-    wanted = "image" if backbone.encode is None else "text"
-    found = "text" if "text" in task.train.read(0) else "image"
-    if wanted != found:
-        what = f"task {task.name} has {found}s"
-        raise ValueError(f"{what}; backbone {backbone.name} takes {wanted}s")
-    if found == "text" and augment.active(chosen):
-        raise ValueError(f"augment={chosen._asdict()}; texts are not augmented")
+    takes = "image" if backbone.encode is None else "text"
+    has = "text" if "text" in task.train.read(0) else "image"
+    if takes != has:
+        what = f"task {task.name} has {has}s"
+        raise ValueError(f"{what}; backbone {backbone.name} takes {takes}s")
+    if has == "text" and augment.active(changes):
+        raise ValueError(f"augment={changes._asdict()}; texts are not augmented")
 
 
 def _check_masks(train: Examples, task: Task) -> None:
     """Masks of black and white, 0 and 255, would pass as background and ignored."""
-    found = [i for i in np.unique(train.labels) if i != dense.IGNORED]
-    if len(found) < 2:
-        seen = ", ".join(task.classes[i] for i in found) or "no class"
-        what = f"the training masks of task {task.name} hold {seen} alone"
-        raise ValueError(f"{what}, beside pixels of {dense.IGNORED}, which are ignored")
-
-
-def _with_head(
-    backbone: Backbone, base: Variables, classes: int, seed: int
-) -> Variables:
-    head = new_head(backbone, classes, seed)
-    return Variables({**base.params, HEAD: head}, base.stats)
-
-
-def _host(variables: Variables) -> Variables:
-    """Contiguous NumPy float32 copies, paths in order."""
-    flat = [trees.flatten(tree) for tree in variables]
-    return Variables(
-        *(trees.nest({k: np.ascontiguousarray(v) for k, v in f.items()}) for f in flat)
-    )
+    classes = [i for i in np.unique(train.labels) if i != dense.IGNORED]
+    if len(classes) < 2:
+        names = ", ".join(task.classes[i] for i in classes) or "no class"
+        what = f"the training masks of task {task.name} hold {names} alone"
+        raise ValueError(f"{what}, and pixels of {dense.IGNORED}, which are ignored")

@@ -124,12 +124,14 @@ def start(
       positions: of the partial leaves.
       moving: masks that move, from `dynamic_mask.begin`.
     """
-    cast = functools.partial(loss.cast, recipe)
-    rest = {path: cast(leaf) for path, leaf in params.items() if path not in values}
-    partial = {
-        path: elements.put(cast(params[path]), where, values[path])
-        for path, where in (positions | loss.moving_positions(moving)).items()
+    places = positions | loss.moving_positions(moving)
+    leaves = {
+        path: jnp.asarray(leaf, recipe.dtype)
+        for path, leaf in params.items()
+        if path in places or path not in values
     }
+    partial = {p: elements.put(leaves[p], at, values[p]) for p, at in places.items()}
+    rest = {path: leaf for path, leaf in leaves.items() if path not in values}
     state = State(
         step=jnp.zeros((), jnp.int32),
         values=values,

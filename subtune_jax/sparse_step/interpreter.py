@@ -70,10 +70,10 @@ def gradient(
 
     def replay(whole: Any, probes: Flat) -> tuple[jax.Array, Any]:
         taps = [Tap(partial[p], probes[p], positions[p], p) for p in names]
-        moving = [*jax.tree.leaves(whole), *taps]
-        flags = [True] * len(moving) + [False] * len(still)
-        inputs = [*moving, *still]
-        outputs, _ = _replay(closed.jaxpr, closed.consts, inputs, flags, formed)
+        trained = [*jax.tree.leaves(whole), *taps]
+        flags = [True] * len(trained) + [False] * len(still)
+        inputs = [*trained, *still]
+        outputs = _replay(closed.jaxpr, closed.consts, inputs, flags, formed)
         output = jax.tree.unflatten(jax.tree.structure(shape), outputs)
         return output[0], output
 
@@ -81,82 +81,54 @@ def gradient(
     slope = jax.grad(replay, argnums=(0, 1), has_aux=True)
     (grads, few), output = slope(whole, probes)
     if formed:
-        LOG.info(
-            "%d gradients are formed whole, then gathered: %s",
-            len(formed),
-            _some(formed),
-        )
+        some = ", ".join(sorted(formed)[:3]) + (" ..." if len(formed) > 3 else "")
+        count = len(formed)
+        LOG.info("%d gradients are formed whole, then gathered: %s", count, some)
     return Gradient(output, grads, few, tuple(sorted(formed)))
 
 
-def _some(paths: set[str]) -> str:
-    first = ", ".join(sorted(paths)[:3])
-    return first if len(paths) <= 3 else f"{first} ..."
-
-
 def _replay(
-    jaxpr: Any, consts: Any, inputs: Any, flags: Any, formed: set[str]
-) -> tuple[list[jax.Array], list[bool]]:
-    """Outputs of `jaxpr`, some of whose values are taps; whether each of them moves.
+    jaxpr: Any, consts: Any, inputs: Any, flags: list[bool], formed: set[str]
+) -> list[jax.Array]:
+    """Outputs of `jaxpr`, some of whose inputs are taps.
 
     Args:
       jaxpr: what is evaluated.
       consts: of its constants.
       inputs: arrays and taps.
       flags: of each input, whether it depends on what is trained.
-      formed: paths are added that were not used at a site.
+      formed: paths are added that were not used in an operation.
     """
-    known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
-    known |= zip(jaxpr.invars, inputs, strict=True)
-    moves = dict.fromkeys(jaxpr.constvars, False)
-    moves |= zip(jaxpr.invars, flags, strict=True)
-
-    def read(atom: Any) -> tuple[Any, bool]:
-        if isinstance(atom, core.Literal):
-            return atom.val, False
-        return known[atom], moves[atom]
-
+    trained = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
     for equation in jaxpr.eqns:
-        given = [read(atom) for atom in equation.invars]
-        values, moved = [value for value, _ in given], [flag for _, flag in given]
-        if any(isinstance(value, Tap) for value in values):
-            outputs, moving = _tapped(equation, values, moved, formed)
-        else:
-            outputs, moving = jaxprs.evaluate(equation, values), any(moved)
-        known |= zip(equation.outvars, outputs, strict=True)
-        moves |= dict.fromkeys(equation.outvars, moving)
-    found = [read(atom) for atom in jaxpr.outvars]
-    return [_opened(value, formed) for value, _ in found], [flag for _, flag in found]
+        atoms = [v for v in equation.invars if not isinstance(v, core.Literal)]
+        if not trained.isdisjoint(atoms):
+            trained.update(equation.outvars)
 
+    def opened(value: Any) -> Any:
+        """A tap as an array that may be used anywhere."""
+        if not isinstance(value, Tap):
+            return value
+        formed.add(value.path)
+        return operations.whole(value)
 
-def _opened(value: Any, formed: set[str]) -> Any:
-    """A tap as an array that may be used anywhere."""
-    if not isinstance(value, Tap):
-        return value
-    formed.add(value.path)
-    return operations.whole(value)
+    def tapped(equation: Any, values: list[Any]) -> list[Any]:
+        name = equation.primitive.name
+        moved = [type(v) is not core.Literal and v in trained for v in equation.invars]
 
+        def inside(*values: Any) -> list[jax.Array]:
+            return _replay(*jaxprs.inner(equation), values, moved, formed)
 
-def _tapped(
-    equation: Any, values: list[Any], moved: list[bool], formed: set[str]
-) -> tuple[list[Any], bool]:
-    """An equation of which at least one operand is a tap; whether its outputs move."""
-    name, flags = equation.primitive.name, []
+        if name in rules.CALLS:
+            return inside(*values)
+        if name in rules.CHECKPOINTS:
+            keep = {key: equation.params[key] for key in ("policy", "prevent_cse")}
+            return jax.checkpoint(inside, **keep)(*values)
+        rule = rules.RULES.get(name)
+        output = None if rule is None else rule(equation, values, moved)
+        if output is not None:
+            return [output]
+        return jaxprs.evaluate(equation, [opened(value) for value in values])
 
-    def inside(*values: Any) -> list[jax.Array]:
-        jaxpr, consts = jaxprs.inner(equation)
-        outputs, found = _replay(jaxpr, consts, values, moved, formed)
-        flags.extend(found)
-        return outputs
-
-    if name in rules.CALLS:
-        return inside(*values), any(flags)
-    if name in rules.CHECKPOINTS:
-        keep = {key: equation.params[key] for key in ("policy", "prevent_cse")}
-        return jax.checkpoint(inside, **keep)(*values), any(flags)
-    rule = rules.RULES.get(name)
-    output = None if rule is None else rule(equation, values, moved)
-    if output is not None:
-        return [output], True
-    whole = [_opened(value, formed) for value in values]
-    return jaxprs.evaluate(equation, whole), True
+    outputs = jaxprs.replay(jaxpr, consts, inputs, Tap, tapped)
+    return [opened(value) for value in outputs]

@@ -14,8 +14,8 @@ from jax import lax
 from subtune_jax import delta
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import HEAD, Variables
-from subtune_jax.delta.changed import bits
-from subtune_jax.delta.checks import refuse_mismatch
+from subtune_jax.delta.leaves import bits
+from subtune_jax.delta.store import refuse_mismatch
 
 BASE = "base"
 Flat = dict[str, Any]  # path, `params/...` or `stats/...`, -> array

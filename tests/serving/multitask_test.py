@@ -269,7 +269,7 @@ def test_nothing_is_run_that_nobody_asked_for(small):
         ({"head": np.arange(1)}, True, 4),  # which it runs to the head for
         ({"base": np.arange(2)}, True, 0),
     ):
-        tiles, _ = program.plan(server, asked, 8)
+        tiles, _ = program.assign(server, asked, 8)
         given = server.base, server.stacks.leaves, images, tiles
         logits, found = map(np.asarray, server.layout.answer(*given))
         assert found.any() == features

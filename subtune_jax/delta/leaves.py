@@ -1,15 +1,46 @@
-"""Leaves of a tree by path, as NumPy arrays, and digests of their content."""
+"""Leaves of a tree by path, their fingerprint, and the elements in which two differ.
 
+Bits are compared, not numbers: -0.0 is not 0.0, and NaNs have payloads. Positions of
+changed elements are kept as gaps: how many elements lie between one change and the
+next, in the smallest unsigned type that holds the leaf's largest gap.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax.core.contracts import Variables
-from subtune_jax.delta import folder
+
+Arrays = Mapping[str, np.ndarray]  # path -> leaf
+
+
+class Change(NamedTuple):
+    """The new elements of one leaf.
+
+    Attributes:
+      encoding: "sparse"; "whole" (cheaper, as most elements changed); "new" (a leaf
+        that the base lacks).
+      count: elements that differ from the base; of a new leaf, all.
+      values: 1-D, in row-major order: those at `positions`, or all of the leaf.
+      gaps: 1-D, unsigned; None for all elements.
+    """
+
+    encoding: str
+    count: int
+    values: np.ndarray
+    gaps: np.ndarray | None
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Int64, rising, into the row-major leaf; None for all elements."""
+        if self.gaps is None:
+            return None
+        return np.cumsum(self.gaps.astype(np.int64) + 1) - 1
 
 
 def walk(tree: Any) -> dict[str, tuple[tuple[Any, ...], Any]]:
@@ -22,9 +53,9 @@ def walk(tree: Any) -> dict[str, tuple[tuple[Any, ...], Any]]:
     """
     tree = tree._asdict() if isinstance(tree, Variables) else tree
     if not isinstance(tree, Mapping):
-        what = type(tree).__name__
-        raise ValueError(f"a tree of type {what}; there are dicts and Variables")
-    found = {}
+        kind = type(tree).__name__
+        raise ValueError(f"a tree of type {kind}; there are dicts and Variables")
+    leaves = {}
 
     def visit(node: Any, keys: tuple[Any, ...]) -> None:
         if isinstance(node, Mapping):
@@ -32,16 +63,19 @@ def walk(tree: Any) -> dict[str, tuple[tuple[Any, ...], Any]]:
                 visit(value, (*keys, key))
             return
         path = "/".join(map(str, keys))
-        if path in found:
+        if path in leaves:
             raise ValueError(f"two leaves have the path {path!r}; paths are unique")
-        found[path] = keys, node
+        leaves[path] = keys, node
 
     visit(tree, ())
-    return dict(sorted(found.items()))
+    return dict(sorted(leaves.items()))
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """Path -> array in row-major order, sorted by path.
+    """Path -> array in row-major order on the host, sorted by path.
+
+    >>> flatten({"b": np.ones(1), "a": {"w": np.zeros(2)}})
+    {'a/w': array([0., 0.]), 'b': array([1.])}
 
     Raises:
       ValueError: as `walk`, or a leaf is no array of numbers held by this process.
@@ -49,46 +83,91 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
     return {path: _array(path, leaf) for path, (_, leaf) in walk(tree).items()}
 
 
-def rebuild(
-    base: Any,
-    changed: Mapping[str, np.ndarray],
-    keys: Mapping[str, tuple[Any, ...]],
-) -> Any:
-    """`base` with some leaves changed, and new leaves put where `keys` says.
+def digests(arrays: Arrays) -> dict[str, str]:
+    """Path -> hex sha256 of the leaf's type, shape and elements."""
+    hashes = {}
+    for path, array in arrays.items():
+        head = f"{array.dtype.name} {list(array.shape)}\n".encode()
+        content: Any = array.reshape(-1).view(np.uint8)  # hashlib knows no bfloat16
+        total = hashlib.sha256(head)
+        total.update(content)
+        hashes[path] = total.hexdigest()
+    return hashes
 
-    Changed leaves become jax arrays where the base's are, new ones where any is.
+
+def combine(hashes: Mapping[str, str]) -> str:
+    """The fingerprint of a tree: hex sha256 of its paths and `digests`, sorted."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+
+
+def fingerprint(tree: Any) -> str:
+    """Hex sha256 of the content of `tree`: sorted paths, types, shapes and bytes.
+
+    The same for the same numbers as NumPy and as jax arrays, as a dict and as
+    `Variables`, on one device and on many.
+
+    >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": -np.zeros(2)})
+    False
+
+    Args:
+      tree: nested dict of arrays, of any shapes, or `Variables`.
+
+    Raises:
+      ValueError: as `flatten`.
     """
-
-    def visit(node: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
-        return {
-            key: visit(value, f"{prefix}{key}/")
-            if isinstance(value, Mapping)
-            else _like(value, changed.get(f"{prefix}{key}"))
-            for key, value in node.items()
-        }
-
-    tree = visit(base._asdict() if isinstance(base, Variables) else base, "")
-    old = [leaf for _, leaf in walk(base).values()]
-    model = next((leaf for leaf in old if isinstance(leaf, jax.Array)), None)
-    for path, (*parents, last) in keys.items():
-        node = tree
-        for parent in parents:
-            # A base read from a flat file has "0" where the model has 0.
-            known = {str(key): key for key in node}
-            node = node.setdefault(known.get(str(parent), parent), {})
-        node[last] = _new(model, changed[path])
-    return Variables(**tree) if isinstance(base, Variables) else tree
+    return combine(digests(flatten(tree)))
 
 
-def digest(array: np.ndarray) -> str:
-    """Hex sha256 of an array's type, shape and elements."""
-    head = f"{array.dtype.name} {list(array.shape)}\n".encode()
-    return folder.digest(array, head)
+def changes(
+    before: Arrays, after: Arrays, allowed: Arrays | None = None
+) -> dict[str, Change]:
+    """Path -> what turns the leaf of `before` into that of `after`, where bits differ.
+
+    >>> changes({"w": np.zeros(9)}, {"w": np.eye(3).reshape(9)})["w"].positions
+    array([0, 4, 8])
+
+    Args:
+      before: of the base.
+      after: all leaves of `before`, of the same shapes and types, and perhaps more.
+      allowed: booleans that broadcast to the leaves of `before`: where these may
+        differ; None for anywhere.
+
+    Raises:
+      ValueError: a leaf of `before` differs elsewhere.
+    """
+    changed = {}
+    for path, new in after.items():
+        if path not in before:
+            changed[path] = Change("new", new.size, new.reshape(-1), None)
+            continue
+        differs = bits(before[path]) != bits(new)
+        positions = np.flatnonzero(differs)
+        if not positions.size:
+            continue
+        if allowed is not None:
+            _refuse_outside(path, differs.reshape(new.shape), allowed)
+        gaps = np.diff(positions, prepend=-1) - 1
+        gaps = gaps.astype(np.min_scalar_type(gaps.max()))
+        values = new.reshape(-1)[positions]
+        if values.nbytes + gaps.nbytes < new.nbytes:
+            changed[path] = Change("sparse", positions.size, values, gaps)
+        else:
+            changed[path] = Change("whole", positions.size, new.reshape(-1), None)
+    return changed
 
 
-def combine(digests: Mapping[str, str]) -> str:
-    """The fingerprint of a tree: hex sha256 of its paths and digests, sorted."""
-    return folder.digest(json.dumps(sorted(digests.items())).encode())
+def bits(array: np.ndarray) -> np.ndarray:
+    """The elements' bits as unsigned integers, 1-D; equal only for equal bits."""
+    return array.reshape(-1).view(f"u{array.dtype.itemsize}")
+
+
+def _refuse_outside(path: str, differs: np.ndarray, allowed: Arrays) -> None:
+    if path not in allowed:
+        raise ValueError(f"leaf {path!r} changed, and the mask does not have it")
+    outside = differs & ~np.broadcast_to(np.asarray(allowed[path], bool), differs.shape)
+    if outside.any():
+        count = np.count_nonzero(outside)
+        raise ValueError(f"leaf {path!r} changed in {count} elements outside the mask")
 
 
 def _array(path: str, leaf: Any) -> np.ndarray:
@@ -105,19 +184,3 @@ def _array(path: str, leaf: Any) -> np.ndarray:
             raise ValueError(f"leaf {path!r} is spread over processes; gather it first")
     array = np.asarray(leaf, order="C")
     return array.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _like(old: Any, new: np.ndarray | None) -> Any:
-    if new is None:
-        return old
-    if not isinstance(old, jax.Array):
-        return new
-    return jax.device_put(new, old.sharding) if old.committed else jnp.asarray(new)
-
-
-def _new(model: jax.Array | None, new: np.ndarray) -> Any:
-    if model is None or jax.dtypes.canonicalize_dtype(new.dtype) != new.dtype:
-        return new  # as a jax array, 64 bits would become 32
-    if len(model.sharding.device_set) == 1 or not model.is_fully_replicated:
-        return jnp.asarray(new)
-    return jax.device_put(new, model.sharding)

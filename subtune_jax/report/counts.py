@@ -55,16 +55,16 @@ def mass(scores: Any, blocks: Sequence[str]) -> dict[str, float]:
 def inputs(
     m: Mask, neuron_axes: Mapping[str, Sequence[int]] | None = None
 ) -> np.ndarray:
-    """How many of its inputs each neuron of all arrays was given, int `[neurons]`.
+    """For each neuron of all arrays, how many of its inputs are selected, `[neurons]`.
 
     Args:
       m: mask with arrays of the parameters' shapes; vectors have no inputs, and their
         elements are not counted.
       neuron_axes: as in `choose.top_per_neuron`.
     """
-    found = {path: np.asarray(flags) for path, flags in trees.leaves(m).items()}
-    axes = score_arrays.output_axes(found, neuron_axes)
-    columns = [score_arrays.columns_of(found[p], axes[p]) for p in found if axes[p]]
+    arrays = {path: np.asarray(flags) for path, flags in trees.leaves(m).items()}
+    axes = score_arrays.output_axes(arrays, neuron_axes)
+    columns = [score_arrays.columns_of(arrays[p], axes[p]) for p in arrays if axes[p]]
     return np.concatenate([np.zeros(0, int), *(c.sum(0) for c in columns)])
 
 
@@ -74,34 +74,34 @@ def histogram(counts: np.ndarray) -> dict[str, int]:
     >>> histogram(np.array([0, 1, 1, 5]))
     {'0': 1, '1': 2, '2': 0, '3-4': 0, '5-8': 1}
     """
-    found = {"0": int(np.sum(counts == 0))}
+    bins = {"0": int(np.sum(counts == 0))}
     low, high = 1, 1
     while low <= max(counts, default=0):
         name = f"{low}" if low == high else f"{low}-{high}"
-        found[name] = int(np.sum((counts >= low) & (counts <= high)))
+        bins[name] = int(np.sum((counts >= low) & (counts <= high)))
         low, high = high + 1, 2 * high
-    return found
+    return bins
 
 
-def crossed(chosen: Mapping[str, Mask]) -> tuple[np.ndarray, np.ndarray]:
-    """`[n, n]` overlaps of n masks, and those expected by chance.
+def crossed(selections: Mapping[str, Mask]) -> tuple[np.ndarray, np.ndarray]:
+    """Overlaps of n masks and those expected by chance, `[n, n]` each.
 
     Both as `stability.overlap` defines them, of masks with arrays of the parameters'
     shapes.
     """
-    count, each = len(chosen), list(chosen.values())
+    count, flags = len(selections), list(selections.values())
     overlap, chance = np.ones((count, count)), np.ones((count, count))
     for i, j in np.ndindex(count, count):
-        found = stability.overlap(each[i], each[j])
-        overlap[i, j], chance[i, j] = found["overlap"], found["expected_by_chance"]
+        pair = stability.overlap(flags[i], flags[j])
+        overlap[i, j], chance[i, j] = pair["overlap"], pair["expected_by_chance"]
     return overlap, chance
 
 
 def _by_block(tree: Any, blocks: Sequence[str]) -> dict[str, list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {block: [] for block in blocks}
+    parts: dict[str, list[np.ndarray]] = {block: [] for block in blocks}
     for path, leaf in trees.leaves(tree).items():
         block = path.split("/")[0]
-        if block not in found:
+        if block not in parts:
             raise ValueError(f"{path!r} is in none of the blocks {list(blocks)}")
-        found[block].append(np.asarray(leaf))
-    return {block: leaves for block, leaves in found.items() if leaves}
+        parts[block].append(np.asarray(leaf))
+    return {block: leaves for block, leaves in parts.items() if leaves}

@@ -1,4 +1,4 @@
-"""Pictures of one kernel: its scores, and what was chosen of it."""
+"""Pictures of one kernel: its scores, and the elements selected of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ LARGEST = 1e4  # times the smallest score that has a colour of its own
 
 def kernel(
     scores: np.ndarray,
-    choices: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
     name: str,
     theme: Theme = LIGHT,
 ) -> bytes:
@@ -28,14 +28,14 @@ def kernel(
     Args:
       scores: `[in, out]` or `[h, w, in, out]`, 0 or more; the latter is read as
         `[h * w * in, out]`.
-      choices: name -> mask of that shape, to be marked; one or two.
+      masks: name -> mask of that shape, to be marked; one or two.
       name: of the kernel, for the heading.
       theme: colours.
 
     Raises:
-      ValueError: no kernel, none or three choices, or a mask of another shape.
+      ValueError: no kernel, none or three masks, or a mask of another shape.
     """
-    themes.bounded(choices, 2)
+    themes.bounded(masks, 2)
     shape = np.shape(scores)
     if len(shape) < 2 or not np.size(scores):
         raise ValueError(f"an array {shape}; a kernel is [..., in, out]")
@@ -45,7 +45,7 @@ def kernel(
     axes = figure.subplots()
     _image(axes, image, top, theme)
     cell = 72 * min(8 / image.shape[1], (height - 1.2) / image.shape[0])  # points
-    for at, (label, flags) in enumerate(choices.items()):
+    for at, (label, flags) in enumerate(masks.items()):
         if np.shape(flags) != shape:
             raise ValueError(f"mask {label!r} is {np.shape(flags)}; not {shape}")
         rows, columns = np.nonzero(np.asarray(flags).reshape(image.shape))
@@ -77,7 +77,7 @@ def _marks(
     cell: float,
     theme: Theme,
 ) -> None:
-    """Rings around cells, or crosses in them for the second choice."""
+    """Rings around cells, or crosses in them for the second mask."""
     size = max(cell * (1.0, 0.6)[number], 2.5)
     color, marker = ((theme.validation, "o"), (theme.ink, "x"))[number]
     look: dict[str, Any] = {"marker": marker, "ms": size, "mfc": "none", "mew": 1.1}

@@ -1,6 +1,6 @@
 """What pictures of profiles, searches and comparisons share.
 
-A row is what training one set of blocks gave, as in `profile.json`. Rows of fewer
+A row is the result of training one set of blocks, as in `profile.json`. Rows of fewer
 steps than the longest were stopped early by successive halving: they are drawn
 hollow, because their values do not compare with the others.
 """
@@ -50,10 +50,10 @@ def spread(values: Sequence[float], gap: float) -> np.ndarray:
             mean = (before * some + mean * count) / (some + count)
             count += some
         pools.append((mean, count))
-    found = np.empty(len(ranks))
+    places = np.empty(len(ranks))
     level = [mean for mean, count in pools for _ in range(count)]
-    found[ranks] = np.array(level) + gap * np.arange(len(ranks))
-    return found
+    places[ranks] = np.array(level) + gap * np.arange(len(ranks))
+    return places
 
 
 def page(

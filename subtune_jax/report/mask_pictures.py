@@ -43,13 +43,13 @@ def worst(
         row, column = number // COLUMNS, 3 * (number % COLUMNS)
         image = np.asarray(example["image"], np.float32) / 255
         shown = image, *(paint(image, example[k], classes) for k in ("truth", "guess"))
-        words = f"{example['metric']:.2f}", "truth", "guess"
+        words = f"{metric} {example['metric']:.2f}", "truth", "guess"
         for axes, pixels, text in zip(grid[row, column:], shown, words, strict=False):
             axes.imshow(pixels, interpolation="nearest")
             color = theme.validation if pixels is image else theme.muted
             axes.set_title(text, fontsize=9, color=color, pad=3)
     figure.suptitle(
-        f"the images of the lowest {metric}", x=0.01, ha="left", **themes.title(theme)
+        f"test images of the lowest {metric}", x=0.01, ha="left", **themes.title(theme)
     )
 
 

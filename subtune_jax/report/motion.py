@@ -1,4 +1,4 @@
-"""Pictures of a mask that moves: where it is, how far it goes, where it has been.
+"""Pictures of a dynamic mask: where it is, how much it changes, where it has been.
 
 A run is a dict from steps, ascending, to masks: path -> booleans of the leaf's shape,
 the same leaves in every step. Counting and drawing run on the host; pictures are PNG
@@ -36,11 +36,11 @@ def shares(run: Run, blocks: Sequence[str]) -> dict[str, list[float]]:
       ValueError: there are no steps, or an array is in none of `blocks`.
     """
     _check({"run": run}, 1)
-    found: dict[str, list[float]] = {}
+    series: dict[str, list[float]] = {}
     for marks in run.values():
         for block, (part, whole) in counts.selected(marks, marks, blocks).items():
-            found.setdefault(block, []).append(part / max(whole, 1))
-    return found
+            series.setdefault(block, []).append(part / max(whole, 1))
+    return series
 
 
 def jaccards(run: Run, before: bool) -> dict[int, tuple[float, float]]:
@@ -55,15 +55,15 @@ def jaccards(run: Run, before: bool) -> dict[int, tuple[float, float]]:
       before: whether a step's mask is compared with the one before it; else with the
         first one. The first step has no entry.
     """
-    steps, found = list(run), {}
+    steps, indices = list(run), {}
     for at, step in enumerate(steps[1:]):
         other, own = run[steps[at if before else 0]], run[step]
         pair = stability.overlap(other, own)
         sizes = [sum(int(flags.sum()) for flags in m.values()) for m in (other, own)]
         by_chance = pair["expected_by_chance"] * max(sizes)
         either = sum(sizes) - by_chance
-        found[step] = pair["jaccard"], by_chance / either if either else 1.0
-    return found
+        indices[step] = pair["jaccard"], by_chance / either if either else 1.0
+    return indices
 
 
 def times(run: Run, path: str) -> np.ndarray:
@@ -98,13 +98,13 @@ def by_block(
         `blocks`.
     """
     _check(runs, 1)
-    found = {name: shares(run, blocks) for name, run in runs.items()}
-    names = [block for block in blocks if any(block in one for one in found.values())]
+    series = {name: shares(run, blocks) for name, run in runs.items()}
+    names = [block for block in blocks if any(block in own for own in series.values())]
     figure = themes.canvas(WIDTH, 1.4 + 0.22 * len(names), theme)
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
-    for axes, (name, series) in zip(panels, found.items(), strict=True):
+    for axes, (name, own) in zip(panels, series.items(), strict=True):
         blank = [np.nan] * len(runs[name])
-        image = np.array([series.get(block, blank) for block in names])
+        image = np.array([own.get(block, blank) for block in names])
         _map(axes, image, theme, "share selected")
         themes.frame(axes, themes.cut(name, 24), theme, grid=False)
         _steps(axes, list(runs[name]), theme)
@@ -130,11 +130,11 @@ def overlaps(runs: Mapping[str, Run], theme: Theme = LIGHT) -> bytes:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, before in zip(panels, (True, False), strict=True):
         for run, color in zip(runs.values(), themes.series(theme), strict=False):
-            found = jaccards(run, before)
-            own, chance = np.array(list(found.values())).T
+            indices = jaccards(run, before)
+            own, chance = np.array(list(indices.values())).T
             look: dict[str, Any] = {"color": color, "lw": 1.8, "marker": "o", "ms": 3.5}
-            axes.plot(list(found), own, **look)
-            axes.plot(list(found), chance, color=color, lw=1.2, ls=(0, (1, 2)))
+            axes.plot(list(indices), own, **look)
+            axes.plot(list(indices), chance, color=color, lw=1.2, ls=(0, (1, 2)))
         other = "the one before" if before else "the first"
         themes.frame(axes, f"Jaccard index of a mask and {other}", theme)
         axes.set_ylim(-0.02, 1.02)
@@ -167,17 +167,17 @@ def often(runs: Mapping[str, Run], path: str, theme: Theme = LIGHT) -> bytes:
     figure = themes.canvas(WIDTH, 0.3 + 2.7 * len(runs), theme)
     grid = figure.subplots(len(runs), 2, squeeze=False)
     for (left, right), (name, run) in zip(grid, runs.items(), strict=True):
-        found = times(run, path)
-        if found.ndim < 2:
-            raise ValueError(f"{path!r} is {found.shape}; a kernel is [..., in, out]")
-        image, short = found.reshape(-1, found.shape[-1]), themes.cut(name, 20)
+        hits = times(run, path)
+        if hits.ndim < 2:
+            raise ValueError(f"{path!r} is {hits.shape}; a kernel is [..., in, out]")
+        image, short = hits.reshape(-1, hits.shape[-1]), themes.cut(name, 20)
         shown = image[: CORNER[0], : CORNER[1]]
         _map(left, shown, theme, f"masks, of {len(run)}", top=len(run))
         themes.frame(left, f"{short}: {themes.cut(path, 28)}", theme, grid=False)
         left.set_xlabel("neuron", color=theme.muted, fontsize=9)
         left.set_ylabel("input", color=theme.muted, fontsize=9)
         left.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        _histogram(right, found, [m[path].mean() for m in run.values()], theme)
+        _histogram(right, hits, [m[path].mean() for m in run.values()], theme)
         themes.frame(right, f"{short}: elements by how often selected", theme)
         right.set_xlabel("masks that selected it", color=theme.muted, fontsize=9)
     handles, labels = grid[0][1].get_legend_handles_labels()
@@ -194,16 +194,16 @@ def chance(rates: Sequence[float]) -> np.ndarray:
     Args:
       rates: n probabilities, one an event.
     """
-    found = np.ones(1)
+    odds = np.ones(1)
     for rate in rates:
-        found = np.convolve(found, [1 - rate, rate])
-    return found
+        odds = np.convolve(odds, [1 - rate, rate])
+    return odds
 
 
 def _check(runs: Mapping[str, Run], least: int) -> None:
     if not 1 <= len(runs) <= MOST:
-        given = ", ".join(runs) or "no runs"
-        raise ValueError(f"{given} to draw; there must be 1 to {MOST}")
+        names = ", ".join(runs) or "no runs"
+        raise ValueError(f"{names} to draw; there must be 1 to {MOST}")
     for name, run in runs.items():
         if len(run) < least:
             raise ValueError(f"{name!r} has {len(run)} steps; {least} are the least")
@@ -234,10 +234,10 @@ def _steps(axes: Axes, steps: Sequence[int], theme: Theme) -> None:
 
 
 def _histogram(
-    axes: Axes, found: np.ndarray, rates: Sequence[float], theme: Theme
+    axes: Axes, hits: np.ndarray, rates: Sequence[float], theme: Theme
 ) -> None:
-    sizes = np.bincount(found.ravel(), minlength=len(rates) + 1)
-    places, expected = np.arange(len(sizes)), chance(rates) * found.size
+    sizes = np.bincount(hits.ravel(), minlength=len(rates) + 1)
+    places, expected = np.arange(len(sizes)), chance(rates) * hits.size
     axes.bar(places, sizes, 0.8, color=theme.train, label="elements")
     shown = np.where(expected >= 0.5, expected, np.nan)
     look: dict[str, Any] = {"color": theme.validation, "ls": "none", "marker": "o"}

@@ -35,6 +35,23 @@ table.texts td { text-align: left; overflow-wrap: anywhere }
 pre { background: var(--card); padding: 1rem; overflow: auto; font-size: .85rem }
 """
 
+COST = {
+    "train_steps": "training steps",
+    "selection_seconds": "selection, seconds",
+    "train_seconds": "training, seconds",
+    "data_wait_seconds": "waiting for data, seconds",
+    "step_flops": "one training step, floating-point operations",
+    "optimizer_bytes": "optimiser state, bytes",
+    "delta_bytes": "delta on disk, bytes",
+}
+TRAINABLE = {
+    "selected": "elements selected by the method",
+    "extras": "biases and norms trained along with them",
+    "head": "elements of the head",
+    "base": "elements of the base, without a head",
+    "fraction": "trained share of the base",
+}
+
 
 class Panel(NamedTuple):
     """One picture: what is drawn, its words for those who cannot see it, its size.
@@ -67,7 +84,7 @@ def html(
       confusions: (truth, guess, count), the most frequent first.
     """
     title = name(result)
-    under = f"seed {result.get('seed', '–')}, {result.get('devices', '–')} device(s)"
+    under = f"seed {result.get('seed', '–')}; devices: {result.get('devices', '–')}"
     cards = "".join(
         f'<div class="card"><b class="{mood}">{escape(value)}</b>'
         f"<span>{escape(what)}</span></div>"
@@ -79,11 +96,11 @@ def html(
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
-<h1>{escape(title)}</h1><p class="under">{escape(under)}</p>
+<h1>{escape(title)}</h1><p class="under">task / backbone / method; {escape(under)}</p>
 <div class="cards">{cards}</div>
 <div class="panels">{"".join(map(_figure, panels))}</div>
-{_table("What it cost", result.get("cost", {}).items())}
-{_table("What was trained", result.get("trainable", {}).items())}
+{_table("What it cost", _named(result.get("cost", {}), COST))}
+{_table("What was trained", _named(result.get("trainable", {}), TRAINABLE))}
 {_table("Most frequent confusions", pairs)}
 <details><summary>Configuration and versions</summary><pre>{details}</pre></details>
 </body></html>
@@ -106,11 +123,15 @@ def _figure(panel: Panel) -> str:
     )
 
 
+def _named(values: Mapping[str, Any], words: Mapping[str, str]) -> list[tuple]:
+    """(what it is, value) of each, in words where there are any."""
+    return [(words.get(k, k.replace("_", " ")), v) for k, v in values.items()]
+
+
 def _table(heading: str, rows: Iterable[tuple[str, Any]]) -> str:
     lines = "".join(
-        f"<tr><td>{escape(str(key).replace('_', ' '))}</td>"
-        f"<td>{escape(_number(value))}</td></tr>"
-        for key, value in rows
+        f"<tr><td>{escape(what)}</td><td>{escape(_number(value))}</td></tr>"
+        for what, value in rows
     )
     return f"<h2>{escape(heading)}</h2><table>{lines}</table>" if lines else ""
 
@@ -118,7 +139,8 @@ def _table(heading: str, rows: Iterable[tuple[str, Any]]) -> str:
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    whole = isinstance(value, int) or value >= 10_000
+    return f"{value:,.0f}" if whole else f"{value:,.4g}"
 
 
 def name(result: Mapping[str, Any]) -> str:

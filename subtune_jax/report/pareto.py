@@ -145,7 +145,7 @@ def places(
     """Lower left corners `[N, 2]` of labels by their points, all in pixels.
 
     Each label goes to the place around its point where it covers least of the marks
-    and of other labels, with a price on distance. Three sweeps: in the first one, a
+    and of other labels, and distance costs too. Three sweeps: in the first one, a
     label does not know those after it.
 
     Args:
@@ -159,16 +159,16 @@ def places(
     )
     reaches = np.repeat([8, 20, 35, 55], len(around))[:, None]
     away = np.tile(around, (4, 1))
-    found = np.full((len(points), 4), -np.inf)
+    corners = np.full((len(points), 4), -np.inf)
     for at in [*range(len(points))] * 3:
         middle = points[at] + away * (reaches + boxes[at] / 2)
         options = np.concatenate([middle - boxes[at] / 2, middle + boxes[at] / 2], 1)
-        others = np.concatenate([marks, np.delete(found, at, 0)])
+        others = np.concatenate([marks, np.delete(corners, at, 0)])
         covered = _overlap(options, others).sum(1)
         outside = np.prod(boxes[at]) - _overlap(options, bounds[None])[:, 0]
-        price = covered + 5 * outside + 2 * reaches[:, 0]
-        found[at] = options[np.argmin(price.round(3))]
-    return found[:, :2]
+        cost = covered + 5 * outside + 2 * reaches[:, 0]
+        corners[at] = options[np.argmin(cost.round(3))]
+    return corners[:, :2]
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:

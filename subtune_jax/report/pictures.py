@@ -40,7 +40,8 @@ def curve(
         smooth = _smooth(loss[:, 1])
         axes[0].plot(loss[:, 0], loss[:, 1], color=theme.train, alpha=0.25, lw=1)
         axes[0].plot(loss[:, 0], smooth, color=theme.train, lw=2)
-        themes.frame(axes[0], "training loss", theme)
+        words = "training loss (bold: running mean)"
+        themes.frame(axes[0], words, theme)
     if len(points):
         _points(axes[-1], points, baseline, theme)
         themes.frame(axes[-1], f"validation {metric}", theme)
@@ -84,8 +85,10 @@ def blocks(
             fontsize=size, color=color, annotation_clip=False,
         )  # fmt: skip
     axes.set_ylim(len(names) - 0.4, -0.6)
-    scale = ", log scale" if log else ""
-    themes.frame(axes, f"trained share of each block{scale}", theme, grid=False)
+    themes.frame(axes, "trained share of each block", theme, grid=False)
+    scale = " (log scale)" if log else ""
+    words = f"trained elements, as a share of the block's{scale}"
+    axes.set_xlabel(words, color=theme.muted, fontsize=9)
     axes.set_yticks(
         rows, [themes.cut(name, 24) for name in names], fontsize=size, color=theme.ink
     )
@@ -120,7 +123,7 @@ def confusion(
                     fontsize=themes.font(count, 10, room=12),
                     color=theme.paper if dark else theme.ink,
                 )  # fmt: skip
-    themes.frame(axes, "confusion on the test split", theme, grid=False)
+    themes.frame(axes, "confusion matrix of the test split", theme, grid=False)
     ticks = range(0, count, 1 if count <= 40 else 10)
     names = [themes.cut(classes[t], 14) if count <= 40 else str(t) for t in ticks]
     size = themes.font(len(ticks), 9, room=18)
@@ -136,10 +139,10 @@ def confusion(
 def mistakes(
     figure: FigureBase,
     examples: Sequence[Mapping[str, Any]],
-    heading: str = "mistakes: guess and its probability",
+    heading: str = "mistakes on the test split",
     theme: Theme = themes.LIGHT,
 ) -> None:
-    """Up to eight images that were got wrong: truth, guess and its probability."""
+    """Up to eight images that were classified wrongly: guess, probability, truth."""
     examples = list(examples)[:8]
     if not examples:
         themes.say(figure, "no mistakes to show", theme)
@@ -152,12 +155,12 @@ def mistakes(
     for axes, example in zip(grid, examples, strict=False):
         axes.imshow(np.asarray(example["image"]), interpolation="nearest")
         odds = example["probability"]
-        guess = themes.cut(example["guess"], 16)
-        guess += "" if odds is None else f"  {odds:.2f}"
+        guess = f"guess {themes.cut(example['guess'], 14)}"
+        guess += "" if odds is None else f" ({odds:.2f})"
         axes.set_title(guess, fontsize=9, color=theme.validation, pad=4)
         axes.text(
-            0.5, -0.04, f"is {themes.cut(example['truth'], 18)}", ha="center", va="top",
-            transform=axes.transAxes, fontsize=9, color=theme.ink,
+            0.5, -0.04, f"truth {themes.cut(example['truth'], 16)}", fontsize=9,
+            ha="center", va="top", transform=axes.transAxes, color=theme.ink,
         )  # fmt: skip
     figure.suptitle(heading, x=0.01, ha="left", **themes.title(theme))
 

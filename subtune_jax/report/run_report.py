@@ -1,5 +1,6 @@
 """The report of a run: `report.html`, which needs no other file, and `report.png`."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,12 +103,10 @@ def _examples(
         )
     of_texts = any("text" in example for example in mistakes)
     draw = text_mistakes.draw if of_texts else pictures.mistakes
-    heading, what = (
-        "mistakes: guess and its probability",
-        "that were classified wrongly",
-    )
+    heading = "mistakes on the test split (probability of the guess)"
+    what = "that were classified wrongly"
     if any(example["probability"] is None for example in mistakes):
-        heading, what = "the largest errors", "of the largest errors"
+        heading, what = "largest errors on the test split", "of the largest errors"
     return Panel(
         lambda f, t: draw(f, mistakes, heading, t),
         f"{'Texts' if of_texts else 'Images'} {what}",
@@ -122,8 +121,11 @@ def headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     probe = (result.get("linear_probe") or {}).get("test")
     what, mood = f"test {name}", ""
     if test is not None and probe is not None:
-        what += f"; {test - probe:+.3f} on the linear probe's {probe:.3f}"
+        what += f"; {test - probe:+.3f} compared with the linear probe's {probe:.3f}"
         mood = "good" if test > probe else "bad" if test < probe else ""
+    constant = result["metrics"].get("constant")
+    if constant is not None and math.isfinite(constant):
+        what += f"; a constant answer reaches {constant:.3f}"
     for other, value in result["metrics"].get("also", {}).items():
         what += f"; {other} {value:.3f}"
     counts = result.get("trainable", {})
@@ -134,7 +136,7 @@ def headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("–" if test is None else f"{test:.3f}", what, mood),
         (
             f"{100 * counts.get('fraction', 0):.3g} %",
-            f"of the base trained: {trained:,} of {counts.get('base', 0):,}",
+            f"of the base trained: {trained:,} of {counts.get('base', 0):,} elements",
             "",
         ),
         ("–" if size is None else report_page.size(size), "delta on disk", ""),

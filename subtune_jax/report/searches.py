@@ -26,11 +26,11 @@ def search(content: Mapping[str, Any]) -> bytes:
     """
     items, rounds = content["items"], len(content["rounds"])
     final = (content.get("final") or {}).get("rows", [])
-    chosen = ", ".join(content["selected"]) or "the head alone"
+    selected = ", ".join(content["selected"]) or "the head alone"
     share = f"{len(content['selected'])} of {len(items)}"
     about = [
         f"{content['direction']}, rule {content['rule']}, epsilon "
-        f"{content['epsilon']:g} · selected {share}: {chosen}",
+        f"{content['epsilon']:g} · selected {share}: {selected}",
         f"stopped: {content['stop']}",
     ]
     width = max(10.0, 3 + 0.17 * len(items))
@@ -48,17 +48,19 @@ def search(content: Mapping[str, Any]) -> bytes:
 def moves(content: Mapping[str, Any]) -> list[dict[str, Row]]:
     """For each round of a search: item -> the row of adding or removing it.
 
-    Of several, as where runs of items are added, the best one that was not stopped.
+    Of several rows, as where runs of items are added: the best that was not stopped.
     """
-    current, found = set(content["start"]["blocks"]), []
-    for one in content["rounds"]:
+    current, rows = set(content["start"]["blocks"]), []
+    for round_ in content["rounds"]:
         options: dict[str, Row] = {}
-        worth = sorted(one["candidates"], key=lambda row: (row["steps"], row["mean"]))
+        worth = sorted(
+            round_["candidates"], key=lambda row: (row["steps"], row["mean"])
+        )
         for row in worth:
             options |= dict.fromkeys(current ^ set(row["blocks"]), row)
-        found.append(options)
-        current = set(one["chosen"]) if one["kept"] else current
-    return found
+        rows.append(options)
+        current = set(round_["chosen"]) if round_["kept"] else current
+    return rows
 
 
 def path(content: Mapping[str, Any]) -> list[tuple[str, Row, bool]]:
@@ -66,27 +68,27 @@ def path(content: Mapping[str, Any]) -> list[tuple[str, Row, bool]]:
 
     A change is the item's name after a sign, + or −.
     """
-    found, before = [("start", content["start"], True)], set(content["start"]["blocks"])
-    for one in content["rounds"]:
-        after = set(one["chosen"])
+    steps, before = [("start", content["start"], True)], set(content["start"]["blocks"])
+    for round_ in content["rounds"]:
+        after = set(round_["chosen"])
         sign = "+" if after > before else "−"
-        (row,) = [row for row in one["candidates"] if set(row["blocks"]) == after]
+        (row,) = [row for row in round_["candidates"] if set(row["blocks"]) == after]
         changed = [item for item in content["items"] if item in after ^ before]
-        found.append((f"{sign}{', '.join(changed)}", row, one["kept"]))
-        before = after if one["kept"] else before
-    return found
+        steps.append((f"{sign}{', '.join(changed)}", row, round_["kept"]))
+        before = after if round_["kept"] else before
+    return steps
 
 
 def gains(content: Mapping[str, Any]) -> Cells:
     """(round, place of the item) -> change of the value by it, and was it stopped."""
     options, level, cells = moves(content), content["start"]["mean"], {}
-    rows = [row for one in options for row in one.values()]
+    rows = [row for each in options for row in each.values()]
     early = dict(zip(map(id, rows), marks.stopped(rows), strict=True))
-    for at, one in enumerate(content["rounds"]):
+    for at, round_ in enumerate(content["rounds"]):
         for item, row in options[at].items():
             place = content["items"].index(item)
             cells[at, place] = row["mean"] - level, early[id(row)]
-        level = one["value"] if one["kept"] else level
+        level = round_["value"] if round_["kept"] else level
     return cells
 
 

@@ -1,4 +1,4 @@
-"""Pictures of masks: where a network would move, and how two choices differ.
+"""Pictures of masks: where a network would move, and how two masks differ.
 
 They draw what `counts` counted, as PNG files of 130 pixels an inch in either theme.
 """
@@ -41,13 +41,13 @@ def shares(
     themes.bounded(masses, 3)
     sizes = next(iter(choices.values()))
     blocks = list(sizes)
-    for name, one in (*choices.items(), *masses.items()):
-        if list(one) != blocks:
-            raise ValueError(f"{name!r} has the blocks {list(one)}; not {blocks}")
+    for name, parts in (*choices.items(), *masses.items()):
+        if list(parts) != blocks:
+            raise ValueError(f"{name!r} has the blocks {list(parts)}; not {blocks}")
     figure = themes.canvas(WIDTH, 1.3 + 0.28 * len(blocks), theme)
     left, right = figure.subplots(1, 2, sharey=True)
     _parts(left, choices, theme)
-    _bars(right, blocks, {k: [*one.values()] for k, one in masses.items()}, theme)
+    _bars(right, blocks, {k: [*parts.values()] for k, parts in masses.items()}, theme)
     _strokes(right, [size for _, size in sizes.values()], theme)
     themes.frame(right, "its share of the sum of scores", theme, grid=False)
     for axes, side in ((left, "left"), (right, "right")):
@@ -56,7 +56,7 @@ def shares(
 
 
 def neurons(choices: Mapping[str, np.ndarray], theme: Theme = LIGHT) -> bytes:
-    """How many neurons were given how many inputs, 10 x 3.6 inches.
+    """How many neurons have how many selected inputs, 10 x 3.6 inches.
 
     Args:
       choices: name -> `counts.inputs`; one to three.
@@ -68,13 +68,13 @@ def neurons(choices: Mapping[str, np.ndarray], theme: Theme = LIGHT) -> bytes:
     themes.bounded(choices, 3)
     figure = themes.canvas(WIDTH, 3.6, theme)
     axes = figure.subplots()
-    found = {name: counts.histogram(one) for name, one in choices.items()}
-    names, wide = list(max(found.values(), key=len)), 0.8 / len(found)
-    for at, (label, one) in enumerate(found.items()):
-        places = np.arange(len(one)) + (at - (len(found) - 1) / 2) * wide
+    histograms = {name: counts.histogram(inputs) for name, inputs in choices.items()}
+    names, wide = list(max(histograms.values(), key=len)), 0.8 / len(histograms)
+    for at, (label, bins) in enumerate(histograms.items()):
+        places = np.arange(len(bins)) + (at - (len(histograms) - 1) / 2) * wide
         look = {"label": label, "color": themes.series(theme)[at]}
-        bars = axes.bar(places, list(one.values()), 0.92 * wide, **look)
-        texts = [f"{number:,}" if number else "" for number in one.values()]
+        bars = axes.bar(places, list(bins.values()), 0.92 * wide, **look)
+        texts = [f"{number:,}" if number else "" for number in bins.values()]
         axes.bar_label(bars, texts, fontsize=7, color=theme.ink, padding=1)
     themes.frame(axes, "neurons by how many of their inputs were selected", theme)
     axes.set_xticks(range(len(names)), [name.replace("-", "–") for name in names])
@@ -91,24 +91,24 @@ def overlaps(
     chance: np.ndarray,
     theme: Theme = LIGHT,
 ) -> bytes:
-    """Which part of their elements choices share, and below it the part by chance.
+    """Which part of their elements masks share, and below it the part by chance.
 
-    The picture is 2.5 inches plus 1 a choice wide, and 1.1 inches plus 0.5 a choice
+    The picture is 2.5 inches plus 1 a mask wide, and 1.1 inches plus 0.5 a mask
     high.
 
     Args:
-      names: of n choices, one or more.
+      names: of n masks, one or more.
       overlap: `[n, n]`, in [0, 1]; see `counts.crossed`.
-      chance: `[n, n]`, what random choices as large would share on average.
+      chance: `[n, n]`, what random masks as large would share on average.
       theme: colours.
 
     Raises:
       ValueError: no names, or other shapes.
     """
-    shape, found = (len(names), len(names)), [np.shape(overlap), np.shape(chance)]
-    if not names or found != [shape, shape]:
-        given = f"{found[0]} and {found[1]}"
-        raise ValueError(f"overlaps {given}; for {len(names)} names both are {shape}")
+    shape, shapes = (len(names), len(names)), [np.shape(overlap), np.shape(chance)]
+    if not names or shapes != [shape, shape]:
+        what = f"{shapes[0]} and {shapes[1]}"
+        raise ValueError(f"overlaps {what}; for {len(names)} names both are {shape}")
     figure = themes.canvas(2.5 + len(names), 1.1 + 0.5 * len(names), theme)
     axes = figure.subplots()
     axes.imshow(overlap, themes.ramp(theme), Normalize(0, 1), aspect="auto")

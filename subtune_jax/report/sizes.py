@@ -24,9 +24,9 @@ def sizes(rows: Sequence[Row], metric: str = "accuracy") -> bytes:
     if not rows:
         return marks.nothing()
     lines = by_size(rows)
-    chosen = {k: line for k, line in lines.items() if line[0]["name"] == "selected"}
-    figure = themes.canvas(6.4, 5.2 if chosen else 3.8)
-    ratios = [2.6, 1] if chosen else [1]
+    selected = {k: line for k, line in lines.items() if line[0]["name"] == "selected"}
+    figure = themes.canvas(6.4, 5.2 if selected else 3.8)
+    ratios = [2.6, 1] if selected else [1]
     panels: Any = figure.subplots(
         len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False
     )[:, 0]
@@ -40,7 +40,7 @@ def sizes(rows: Sequence[Row], metric: str = "accuracy") -> bytes:
     colors = [color for color, _ in looks.values()]
     marks.right(panels[0], ends, words, colors, gap=0.055)
     themes.frame(panels[0], f"{metric} against training examples", LIGHT)
-    for label, line in chosen.items():
+    for label, line in selected.items():
         _counts(panels[1], line, *looks[label])
     ticks = thinned(sorted({row["train_examples"] for row in rows}))
     panels[-1].set_xscale("log")
@@ -53,12 +53,12 @@ def sizes(rows: Sequence[Row], metric: str = "accuracy") -> bytes:
 def by_size(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Label -> the rows of one line, fewest examples first."""
     places = {(row.get("task"), row.get("network")) for row in rows}
-    found: dict[str, list[Row]] = {}
+    lines: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["train_examples"]):
         where = [row["task"], row["network"]] if len(places) > 1 else []
-        found.setdefault(" ".join([row["name"], *filter(None, where)]), []).append(row)
+        lines.setdefault(" ".join([row["name"], *filter(None, where)]), []).append(row)
     first = [row["name"] for row in rows]
-    return dict(sorted(found.items(), key=lambda item: first.index(item[1][0]["name"])))
+    return dict(sorted(lines.items(), key=lambda item: first.index(item[1][0]["name"])))
 
 
 def thinned(numbers: Sequence[int], apart: float = 1.3) -> list[int]:

@@ -64,7 +64,7 @@ def table(examples: Sequence[Mapping[str, Any]], heading: str) -> str:
 def _judged(example: Mapping[str, Any]) -> str:
     truth, guess = example["truth"], example["guess"]
     odds = example["probability"]
-    return f"{guess}{'' if odds is None else f' {odds:.2f}'}, is {truth}"
+    return f"guess {guess}{'' if odds is None else f' ({odds:.2f})'}, truth {truth}"
 
 
 def _verdict(example: Mapping[str, Any]) -> str:

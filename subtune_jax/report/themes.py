@@ -90,8 +90,8 @@ def legend(figure: Any, entries: Any, theme: Theme, side: str = "left") -> None:
 def bounded(series: Mapping[str, Any], most: int) -> None:
     """Refuses, by ValueError, to draw nothing or more than `most` series."""
     if not 1 <= len(series) <= most:
-        given = ", ".join(series) or "nothing"
-        raise ValueError(f"{given} to draw; there must be 1 to {most}")
+        names = ", ".join(series) or "nothing"
+        raise ValueError(f"{names} to draw; there must be 1 to {most}")
 
 
 def say(figure: FigureBase, text: str, theme: Theme) -> None:

@@ -1,4 +1,4 @@
-"""Questions to a server: all images to all tasks, or each image to its own."""
+"""What a server answers: all images to all tasks, or each image to its own task."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -13,13 +13,17 @@ from subtune_jax.serving.stacks import BASE
 def everything(
     server: Server, images: np.ndarray, names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """What each task answers to all images: name -> logits `[B, C]`.
+    """What each task answers to all images: name -> float32 logits `[B, C]`.
+
+        logits = multitask.everything(server, images)["moths"]
+        classes = logits.argmax(-1)  # [B]
 
     Args:
       server: the tasks.
       images: uint8 `[B, H, W, 3]`, any B, of the backbone's `input_shape`; of texts
         what its `encode` returns, int32 `[B, L, 2]`, any L that holds them.
-      names: the tasks to ask, all by default; `"base"` for the features `[B, D]`.
+      names: the tasks to ask, all by default; `"base"` for the features `[B, D]` that
+        a head would get.
 
     Raises:
       ValueError: an unknown name, or images of another kind.
@@ -31,7 +35,10 @@ def everything(
 
 
 def mixed(server: Server, images: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
-    """What each image's own task answers: logits `[C]`, in the order of the images.
+    """What each image's own task answers: float32 logits `[C]`, one array an image.
+
+        logits = multitask.mixed(server, images, ["moths", "shells", "moths"])
+        logits[1].shape  # [C] of "shells"
 
     Args:
       server: the tasks.
@@ -47,9 +54,8 @@ def mixed(server: Server, images: np.ndarray, names: Sequence[str]) -> list[np.n
     if len(names) != len(images):
         raise ValueError(f"{len(names)} names; there are {len(images)} images")
     rows = {name: np.flatnonzero(np.equal(names, name)) for name in set(names)}
-    answers = _answers(server, images, rows)
-    turns = {name: iter(each) for name, each in answers.items()}
-    return [next(turns[name]) for name in names]
+    answers = {n: iter(each) for n, each in _answers(server, images, rows).items()}
+    return [next(answers[name]) for name in names]
 
 
 def refuse_unknown(names: Sequence[str], known: Collection[str]) -> None:
@@ -80,14 +86,14 @@ def _batch(
     while size < len(images):
         size = min(2 * size, sizes.batch)
     padded = _padded(server, images, size)
-    tiles, places = program.plan(server, rows, size)
-    given = server.base, server.stacks.leaves, padded, tiles
-    logits, features = map(np.asarray, server.layout.answer(*given))
-    found = {BASE: features[rows[BASE]]} if BASE in rows else {}
+    tiles, places = program.assign(server, rows, size)
+    arguments = server.base, server.stacks.leaves, padded, tiles
+    logits, features = map(np.asarray, server.layout.answer(*arguments))
+    answers = {BASE: features[rows[BASE]]} if BASE in rows else {}
     for name, where in places.items():
         flat = logits[where].reshape(-1, sizes.classes)
-        found[name] = flat[: len(rows[name]), : server.tasks[name].classes]
-    return found
+        answers[name] = flat[: len(rows[name]), : server.tasks[name].classes]
+    return answers
 
 
 def _padded(server: Server, images: np.ndarray, size: int) -> np.ndarray:
@@ -118,10 +124,10 @@ def _refuse_images(server: Server, images: np.ndarray) -> None:
         what, kind, shape = "texts", np.int32, ("L", 2)
         fits = images.ndim == 3 and images.shape[2] == 2
     if images.dtype != kind or not fits:
-        given = f"{what} are {images.dtype} {list(images.shape)}"
-        there = f"{np.dtype(kind)} [B, {', '.join(map(str, shape))}]"
-        raise ValueError(f"{given}; there are {there}")
+        what += f" are {images.dtype} {list(images.shape)}"
+        kinds = f"{np.dtype(kind)} [B, {', '.join(map(str, shape))}]"
+        raise ValueError(f"{what}; there are {kinds}")
     most = backbone.lengths[-1] if backbone.lengths else None
     if most is not None and _longest(images) > most:
-        given = f"a text of {_longest(images)} tokens"
-        raise ValueError(f"{given}; backbone {backbone.name} takes {most}")
+        what = f"a text of {_longest(images)} tokens"
+        raise ValueError(f"{what}; backbone {backbone.name} takes {most}")

@@ -1,4 +1,4 @@
-"""Layouts: what a program is made for, and where its tasks leave the trunk."""
+"""Layouts: what a program is compiled for, and where its tasks leave the trunk."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from subtune_jax.serving.stacks import Flat, Stacks
 
 
 class Sizes(NamedTuple):
-    """Numbers to choose; see `join`."""
+    """Numbers that the user sets; see `multitask.join`."""
 
     spare: int
     classes: int
@@ -20,13 +20,13 @@ class Sizes(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a program is made for.
+    """What a program is compiled for.
 
     Attributes:
       backbone: the network.
       forks: blocks at which tasks leave the trunk, in order; the last is `"head"`.
       slots: tasks that there is room for.
-      sizes: as chosen, `classes` at least the widest head's.
+      sizes: as given to `join`; `classes` at least the widest head's.
       answer: the program, see `program.make`.
     """
 
@@ -37,8 +37,13 @@ class Layout(NamedTuple):
     answer: Callable[..., tuple[jax.Array, jax.Array]]
 
 
-class Seat(NamedTuple):
-    """Where a task leaves the trunk, and its number of classes."""
+class Branch(NamedTuple):
+    """A task's way through the network.
+
+    Attributes:
+      fork: the block at which it leaves the trunk: it runs its own blocks from there.
+      classes: C of its head.
+    """
 
     fork: str
     classes: int
@@ -57,7 +62,7 @@ class Server(NamedTuple):
     layout: Layout
     base: Flat
     stacks: Stacks
-    tasks: dict[str, Seat]
+    tasks: dict[str, Branch]
 
 
 def forks(backbone: Backbone, tasks: Iterable[Flat]) -> tuple[str, ...]:
@@ -66,19 +71,19 @@ def forks(backbone: Backbone, tasks: Iterable[Flat]) -> tuple[str, ...]:
     return tuple(block for block in backbone.blocks if block in first)
 
 
-def seat(backbone: Backbone, forks: tuple[str, ...], leaves: Flat) -> Seat:
-    """Of a task that changes `leaves`: it leaves at the last fork that is early enough.
+def branch(backbone: Backbone, forks: tuple[str, ...], leaves: Flat) -> Branch:
+    """Of a task that changes `leaves`: its fork is the last one above all of them.
 
     >>> from subtune_jax.backbones import mlp
     >>> bias = jax.numpy.zeros(5)
     >>> changed = {"params/hidden02/norm/bias": bias, "params/head/bias": bias}
-    >>> seat(mlp.make(**mlp.TINY), ("hidden01", "head"), changed)
-    Seat(fork='hidden01', classes=5)
+    >>> branch(mlp.make(**mlp.TINY), ("hidden01", "head"), changed)
+    Branch(fork='hidden01', classes=5)
     """
     order = backbone.blocks.index
     first = order(_first(backbone, leaves))
     early = [fork for fork in forks if order(fork) <= first]
-    return Seat(early[-1], stacks.classes(leaves))
+    return Branch(early[-1], stacks.classes(leaves))
 
 
 def _first(backbone: Backbone, leaves: Iterable[str]) -> str:

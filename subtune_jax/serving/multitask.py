@@ -34,7 +34,15 @@ __all__ = ["BASE", "Server", "add", "everything", "join", "load", "mixed", "remo
 def load(
     backbone: Backbone, base: Variables, folders: Mapping[str, str | Path], **more: Any
 ) -> Server:
-    """`join` of the deltas in `folders`, by name of the task; `more` as there.
+    """A server of the deltas in `folders`: each is loaded, then `join`.
+
+        server = multitask.load(backbone, base, {"moths": "runs/moths/delta"}, spare=8)
+
+    Args:
+      backbone: the network.
+      base: what the deltas were made of, without a head.
+      folders: name of the task -> delta folder.
+      **more: keywords of `join`.
 
     Raises:
       FileNotFoundError: there is no delta in a folder.
@@ -59,7 +67,10 @@ def join(
     tile: int = 8,
     batch: int = 32,
 ) -> Server:
-    """A server of all `tasks`.
+    """A server of all `tasks`; its program compiles with the first batch.
+
+        tuned = {name: delta.load(folder, base) for name, folder in folders.items()}
+        server = multitask.join(backbone, base, tuned, tile=4, batch=64)
 
     Args:
       backbone: the network.
@@ -80,24 +91,31 @@ def join(
     if not tasks:
         raise ValueError("no tasks; there must be one or more")
     if min(spare, classes) < 0 or tile < 1 or batch < 1 or batch % tile:
-        given = f"spare={spare}, classes={classes}, tile={tile}, batch={batch}"
-        raise ValueError(f"{given}; batch must be a multiple of tile, none negative")
+        sizes = f"spare={spare}, classes={classes}, tile={tile}, batch={batch}"
+        raise ValueError(f"{sizes}; batch must be a multiple of tile, none negative")
     plain = {p: x for p, x in delta.flatten(base).items() if stacks.block(p) != HEAD}
     changed = {
         name: stacks.changed(backbone.init, plain, name, tuned)
         for name, tuned in tasks.items()
     }
     sizes = Sizes(spare, classes, tile, batch)
-    return _lay(backbone, jax.device_put(plain), changed, sizes)
+    return _build(backbone, jax.device_put(plain), changed, sizes)
 
 
 def add(server: Server, name: str, tuned: Variables) -> Server:
     """`server` and one more task.
 
+        server = multitask.add(server, "shells", delta.load("runs/shells/delta", base))
+
     Nothing is compiled if the task changes only leaves that others changed when the
-    server was laid out, its head is not wider than `layout.sizes.classes`, and there
+    server was built, its head is not wider than `layout.sizes.classes`, and there
     is room. It then leaves the trunk at the last fork above what it changes. Otherwise
-    all tasks are laid out anew, with new room, and the next batch compiles.
+    all tasks are built anew, with new room, and the next batch compiles.
+
+    Args:
+      server: stays as it is, as everywhere here.
+      name: of the new task.
+      tuned: base + delta, with a head of its own.
 
     Raises:
       ValueError: there is a task of that name, or `tuned` is refused as by `join`.
@@ -108,41 +126,44 @@ def add(server: Server, name: str, tuned: Variables) -> Server:
     leaves = stacks.changed(layout.backbone.init, server.base, name, tuned)
     if not stacks.fit(server.stacks, leaves):  # a head needs a row: no more than slots
         held = {
-            each: stacks.held(server.stacks, each, seat.classes)
-            for each, seat in server.tasks.items()
+            each: stacks.held(server.stacks, each, branch.classes)
+            for each, branch in server.tasks.items()
         }
         changed = {**held, name: leaves}
-        return _lay(layout.backbone, server.base, changed, layout.sizes)
-    seat = layouts.seat(layout.backbone, layout.forks, leaves)
+        return _build(layout.backbone, server.base, changed, layout.sizes)
+    branch = layouts.branch(layout.backbone, layout.forks, leaves)
     return server._replace(
         stacks=stacks.place(server.stacks, server.base, name, leaves),
-        tasks={**server.tasks, name: seat},
+        tasks={**server.tasks, name: branch},
     )
 
 
 def remove(server: Server, name: str) -> Server:
     """`server` without the task `name`; its place is free, nothing is compiled.
 
+        server = multitask.remove(server, "moths")
+
     Raises:
       ValueError: there is no such task.
     """
     refuse_unknown([name], server.tasks)
-    rest = {each: seat for each, seat in server.tasks.items() if each != name}
+    rest = {each: branch for each, branch in server.tasks.items() if each != name}
     return server._replace(stacks=stacks.drop(server.stacks, name), tasks=rest)
 
 
-def _lay(
+def _build(
     backbone: Backbone, base: Flat, changed: Mapping[str, Flat], sizes: Sizes
 ) -> Server:
     """A server of tasks that change these leaves, with a program of its own."""
     forks = layouts.forks(backbone, changed.values())
-    seats = {n: layouts.seat(backbone, forks, own) for n, own in changed.items()}
-    width = max(sizes.classes, *(seat.classes for seat in seats.values()))
+    branches = {n: layouts.branch(backbone, forks, own) for n, own in changed.items()}
+    width = max(sizes.classes, *(branch.classes for branch in branches.values()))
     layout = Layout(
         backbone,
         forks,
-        slots=len(seats) + sizes.spare,
+        slots=len(branches) + sizes.spare,
         sizes=sizes._replace(classes=width),
         answer=program.make(backbone, forks, width),
     )
-    return Server(layout, base, stacks.build(base, changed, sizes.spare, width), seats)
+    variants = stacks.build(base, changed, sizes.spare, width)
+    return Server(layout, base, variants, branches)

@@ -3,7 +3,7 @@
 At each fork of the trunk a loop runs over the tiles of the tasks that leave there. It
 takes the tile's rows of the trunk and the task's rows of the stacks, and runs the rest
 of the network. Which tiles there are is data: the loop counts up to an argument, so
-that nothing is run that nobody asked for.
+that no task runs that was not asked.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from subtune_jax.serving.stacks import BASE, Flat
 
 
 class Tiles(NamedTuple):
-    """What is asked of a batch. There is room for T tiles; one fork's lie together.
+    """Which rows go to which task. There is room for T tiles; one fork's lie together.
 
     Attributes:
       rows: int32 `[T, tile]`, rows of the batch.
@@ -62,7 +62,7 @@ def make(
 
     `base` and `stacks` are leaves by path, images `[B, H, W, 3]`, or tokens
     `[B, L, 2]`. Logits are `[T, tile, classes]`, zero where no tile was run; features
-    are what enters the head `[B, D]`, zero where nobody asked.
+    are what enters the head `[B, D]`, zero where the base was not asked.
     """
     starts = (None, *forks[:-1])
     trunk = [segment(backbone, *ends) for ends in zip(starts, forks, strict=True)]
@@ -83,7 +83,7 @@ def make(
     return jax.jit(answer)
 
 
-def plan(
+def assign(
     server: Server, asked: Mapping[str, np.ndarray], size: int
 ) -> tuple[Tiles, dict[str, slice]]:
     """The tiles that answer `asked`, name -> rows of a batch of `size` rows.

@@ -18,23 +18,23 @@ def count(server: Server, asked: Mapping[str, np.ndarray], size: int) -> float:
 
     Args:
       server: the tasks.
-      asked: as in `program.plan`: one task at least, and not the base.
+      asked: as in `program.assign`: one task at least, and not the base.
       size: images of the batch, as many as need no padding; texts as long as can be.
     """
     layout, base = server.layout, server.base
-    tiles, _ = program.plan(server, asked, size)
+    tiles, _ = program.assign(server, asked, size)
     kind = np.uint8 if layout.backbone.encode is None else np.int32
     images = jax.ShapeDtypeStruct((size, *layout.backbone.input_shape), kind)
-    given = base, server.stacks.leaves, images, tiles
+    arguments = base, server.stacks.leaves, images, tiles
     # This counts loops as nothing, and the base down to the head, asked or not ...
-    total = flops.needed(layout.answer, *given).forward
+    total = flops.needed(layout.answer, *arguments).forward
     # ... of which only what leads to the last fork asked is run.
     last = layout.forks[np.searchsorted(tiles.stops, tiles.stops[-1])]
     whole = program.variables(base)
     above = program.segment(layout.backbone, None, last)
     below = program.segment(layout.backbone, last, HEAD)
     total -= flops.needed(below, whole, jax.eval_shape(above, whole, images)).forward
-    bodies = _loops(jax.make_jaxpr(layout.answer)(*given).jaxpr)
+    bodies = _loops(jax.make_jaxpr(layout.answer)(*arguments).jaxpr)
     for body, turns in zip(bodies, np.diff(tiles.stops, prepend=0), strict=True):
         once = flops.needed(core.jaxpr_as_fun(body), *body.in_avals).forward
         total += int(turns) * once

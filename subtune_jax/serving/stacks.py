@@ -14,15 +14,15 @@ from jax import lax
 from subtune_jax import delta
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import HEAD, Variables
-from subtune_jax.delta.changed import bits
-from subtune_jax.delta.checks import refuse_mismatch
+from subtune_jax.delta.leaves import bits
+from subtune_jax.delta.store import refuse_mismatch
 
 BASE = "base"
 Flat = dict[str, Any]  # path, `params/...` or `stats/...`, -> array
 
 
 class Stacks(NamedTuple):
-    """Variants, and whose they are.
+    """The variants of each leaf, and the tasks that own them.
 
     Attributes:
       leaves: path -> `[rows, ...]`, on the device. Heads are padded to one number of
@@ -95,7 +95,7 @@ def build(base: Flat, tasks: Mapping[str, Flat], spare: int, width: int) -> Stac
     """
     leaves, owners = {}, {}
     for path in sorted(set().union(*tasks.values())):
-        own = {name: found[path] for name, found in tasks.items() if path in found}
+        own = {name: flat[path] for name, flat in tasks.items() if path in flat}
         owners[path] = (BASE, *own, *[None] * spare)
         first = next(iter(own.values()))
         shape = first.shape if path in base else (*first.shape[:-1], width)
@@ -135,20 +135,20 @@ def drop(stacks: Stacks, name: str) -> Stacks:
 
 def rows(stacks: Stacks, name: str) -> np.ndarray:
     """The row of the task `name` in each stack, int32, in the order of `owners`."""
-    found = [own.index(name) if name in own else 0 for own in stacks.owners.values()]
-    return np.array(found, np.int32)
+    numbers = [own.index(name) if name in own else 0 for own in stacks.owners.values()]
+    return np.array(numbers, np.int32)
 
 
 def held(stacks: Stacks, name: str, width: int) -> Flat:
-    """The leaves of the task `name`, which has `width` classes, back on the host."""
-    found = {
+    """The leaves of the task `name`, which has `width` classes, as NumPy arrays."""
+    padded = {
         path: np.asarray(stacks.leaves[path])[own.index(name)]
         for path, own in stacks.owners.items()
         if name in own
     }
     return {
         path: leaf[..., :width] if block(path) == HEAD else leaf
-        for path, leaf in found.items()
+        for path, leaf in padded.items()
     }
 
 
@@ -178,6 +178,6 @@ def _pad(leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.lru_cache
 def _head(init: Callable[..., Variables], width: int) -> Flat:
-    made = jax.eval_shape(lambda key: init(key, width), jax.random.key(0))
-    flat = trees.flatten(made._asdict())
+    shapes = jax.eval_shape(lambda key: init(key, width), jax.random.key(0))
+    flat = trees.flatten(shapes._asdict())
     return {path: leaf for path, leaf in flat.items() if block(path) == HEAD}

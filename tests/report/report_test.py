@@ -88,6 +88,33 @@ def test_the_page_holds_its_pictures_and_names_the_result(tmp_path):
         assert overview.size == (1690, 1300)
 
 
+def test_the_page_says_what_each_number_is(tmp_path):
+    metrics = {"name": "accuracy", "validation": 0.9, "test": 0.875, "constant": 0.5}
+    cost = {"step_flops": 2.5e9, "train_seconds": 1.25, "a_new_cost": 3}
+    paths = report.write(
+        tmp_path, result(metrics=metrics, cost=cost), RECORDS, SHARES,
+        confusion(2), ["functional", "defective"], [mistake()],
+    )  # fmt: skip
+    text = Page(paths[0].read_text()).text
+    for words in (
+        "a constant answer reaches 0.500",
+        "one training step, floating-point operations2,500,000,000",
+        "training, seconds1.25",
+        "a new cost3",
+        "elements selected by the method900",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize("constant", [None, float("nan")])
+def test_a_constant_that_is_no_number_is_not_shown(tmp_path, constant):
+    metrics = {"name": "pearson", "validation": 0.9, "test": 0.8, "constant": constant}
+    paths = report.write(
+        tmp_path, result(metrics=metrics), RECORDS, SHARES, np.eye(2), ["x"], []
+    )
+    assert "constant answer" not in paths[0].read_text()
+
+
 @pytest.mark.parametrize("count", [1, 2, 13, 41, 200])
 def test_any_number_of_classes_is_drawn(tmp_path, count):
     figure = themes.canvas(4, 4)
@@ -137,7 +164,8 @@ def test_texts_stand_in_the_page_escaped_and_cut(tmp_path):
     assert page.stack == [] and len(page.sources) == 6  # a table and no picture
     assert not re.search("<script|<i>", text)
     assert f"{odd} ‖ the other one" in page.text
-    assert "b 0.90, is a" in page.text and "$_{<i> 0.90, is 漢字" in page.text
+    assert "guess b (0.90), truth a" in page.text
+    assert "guess $_{<i> (0.90), truth 漢字" in page.text
     longest = max(re.findall("(?:word )+", page.text), key=len)
     assert 390 < len(longest) <= 400
     assert "x" * 399 + "…" in page.text and "x" * 400 not in page.text
@@ -151,7 +179,7 @@ def test_texts_in_a_picture_keep_to_their_lines():
     text_mistakes.draw(figure, examples, "mistakes")
     (axes,) = figure.axes
     drawn = [text.get_text() for text in axes.texts]
-    assert drawn[::2] == ["b 0.90, is a"] * 3
+    assert drawn[::2] == ["guess b (0.90), truth a"] * 3
     lines = drawn[1].split("\n")
     assert len(lines) == text_mistakes.LINES and lines[-1].endswith("…")
     assert max(map(len, lines)) <= text_mistakes.LINE
@@ -173,7 +201,7 @@ def test_a_regression_shows_predictions_against_the_truth(tmp_path):
     text = paths[0].read_text("utf-8")
     assert "Predictions on the test split against the truth" in text
     assert "Confusion matrix" not in text and "frequent confusions" not in text
-    assert "0.3, is 1.2" in Page(text).text and "the largest errors" in text
+    assert "guess 0.3, truth 1.2" in Page(text).text and "largest errors" in text
     one = {"image": np.zeros((8, 8, 3), np.uint8), **shown[0]}
     del one["text"]
     report.write(tmp_path, result(), [], {}, points[:1], ["rating"], [one])

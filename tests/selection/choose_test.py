@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subtune_jax.core import trees
-from subtune_jax.delta import changed
+from subtune_jax.delta import folder, leaves
 from subtune_jax.selection import budgets, choose, top_k
 
 AXES = {"attn/query": (1, 2), "attn/out": (-1,)}
@@ -211,8 +211,8 @@ def test_a_delta_of_what_fits_is_no_larger(fraction):
     old = rng.random((1000, 500)).astype(np.float32)
     size = int(fraction * old.size * budgets.ELEMENT_BYTES) + 7
     mask = choose.by_scope(rng.random(old.shape), "network", budget_bytes=size)
-    change = changed.between(old, np.where(mask, old + 1, old))
-    _, parts = changed.pack({"kernel": change})
+    change = leaves.changes({"w": old}, {"w": np.where(mask, old + 1, old)})["w"]
+    _, parts = folder.pack({"w": change})
     assert change.count == size // 8 == mask.sum()
     assert sum(part.nbytes for part in parts.values()) <= size
 

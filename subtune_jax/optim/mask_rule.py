@@ -1,4 +1,4 @@
-"""What a method does during training, checked against the optimiser and the partition."""
+"""What a method does during training, checked against the run's other choices."""
 
 from subtune_jax.core.method import Selector, hold
 from subtune_jax.optim.dynamic_mask import Rule

@@ -47,6 +47,15 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise ValueError(f"cannot decode {name}: {error}") from error
 
 
+def write(file: Path, pixels: np.ndarray) -> None:
+    """Saves uint8 `[H, W]` or `[H, W, 3]` in the format of the suffix of `file`.
+
+    Folders above it that are missing are made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+
+
 def size(file: str | Path) -> tuple[int, int]:
     """Height and width of the image in `file`, without decoding it."""
     try:

@@ -71,8 +71,8 @@ def training(
     """
     count = len(examples.labels)
     if rows.batch_size > count:
-        given = f"batch_size={rows.batch_size}"
-        raise ValueError(f"{given}; there are {count} training examples")
+        what = f"batch_size={rows.batch_size}"
+        raise ValueError(f"{what}; there are {count} training examples")
     mine = slice(rows.first, rows.last)
     weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
 
@@ -84,26 +84,26 @@ def training(
             return {name.removesuffix("_") or "index": w for name, w in both.items()}
         # Nearly every image is in the batch and a partner too: each is read once.
         few, back = np.unique(np.concatenate([*both.values()]), return_inverse=True)
-        inputs, labels, found = examples.read(few), examples.labels[few], {}
+        inputs, labels, sent = examples.read(few), examples.labels[few], {}
         for name, place in zip(both, np.split(back, len(both)), strict=True):
-            found |= {f"{name}inputs": inputs[place], f"{name}labels": labels[place]}
-        return found
+            sent |= {f"{name}inputs": inputs[place], f"{name}labels": labels[place]}
+        return sent
 
     def piece(step: int) -> Piece:
         where = _batch(seed, count, rows, int(step))
-        made: dict[str, Any] = {"weight": weight[mine]}
+        arrays: dict[str, Any] = {"weight": weight[mine]}
         if not augmentation.active(augment):
             real = where[: rows.batch_size]
-            return {**made, **_cut(examples, look(where[mine]), real)}
+            return {**arrays, **_cut(examples, look(where[mine]), real)}
         drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
         drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
-        made["drawn"] = drawn[mine]
+        arrays["drawn"] = drawn[mine]
         if not augmentation.mixes(augment):
-            return made | look(where[mine])
+            return arrays | look(where[mine])
         other = np.arange(rows.padded)  # row i with row i + 1, around the real rows
         other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)
-        made["partner_drawn"] = drawn[other][mine]
-        return made | look(where[mine], where[other][mine])
+        arrays["partner_drawn"] = drawn[other][mine]
+        return arrays | look(where[mine], where[other][mine])
 
     if not on_devices:
         return Feed({}, lambda first, last: _ahead(piece, first, last))
@@ -127,8 +127,8 @@ def sequential(examples: Examples, rows: Rows) -> Iterator[Piece]:
         real = np.arange(rows.padded) < len(batch)
         mine = slice(rows.first, rows.last)
         inputs = examples.read(where[mine])
-        made = {"inputs": inputs, "weight": real[mine].astype(np.float32)}
-        return _cut(examples, made, batch)
+        arrays = {"inputs": inputs, "weight": real[mine].astype(np.float32)}
+        return _cut(examples, arrays, batch)
 
     return _ahead(piece, 0, -(-count // rows.batch_size))
 

@@ -39,7 +39,7 @@ def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
       ValueError: an image or mask cannot be read; the message names its file.
     """
 
-    def one(index: int) -> np.ndarray:
+    def image(index: int) -> np.ndarray:
         return images.resize(split.read(int(index))["image"], size)
 
     count = len(split.labels)
@@ -47,9 +47,9 @@ def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
     if split.mask is not None:
         labels = _masks(split.mask, count, size)
     if count * size * size * 3 > limit:
-        return Examples(labels, None, lambda where: np.stack([one(i) for i in where]))
+        return Examples(labels, None, lambda where: np.stack([image(i) for i in where]))
     with ThreadPoolExecutor() as pool:
-        return resident(np.stack(list(pool.map(one, range(count)))), labels)
+        return resident(np.stack(list(pool.map(image, range(count)))), labels)
 
 
 def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> Examples:
@@ -69,15 +69,15 @@ def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> E
 
 def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
     """Masks `[N, size, size]`."""
-    found = np.empty((count, size, size), np.uint8)
+    masks = np.empty((count, size, size), np.uint8)
 
-    def one(index: int) -> None:
-        found[index] = images.resize_mask(read(index), size)
+    def resize(index: int) -> None:
+        masks[index] = images.resize_mask(read(index), size)
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(one, range(count)):
+        for _ in pool.map(resize, range(count)):
             pass  # an error of a thread is raised here
-    return found
+    return masks
 
 
 def resident(inputs: np.ndarray, labels: np.ndarray) -> Examples:

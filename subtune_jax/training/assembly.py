@@ -11,7 +11,7 @@ import numpy as np
 from subtune_jax.core import devices, elements, trees
 from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Selection, Selector
-from subtune_jax.data import augment, batches, dataset, inputs
+from subtune_jax.data import augment, batches, dataset
 from subtune_jax.data.dataset import Examples
 from subtune_jax.optim import dynamic_mask, mask_rule, optimizer, partition
 from subtune_jax.optim.optimizer import Optimizer
@@ -165,7 +165,7 @@ def _entrance(
 def _cached_bytes(made: Setup, start: str) -> int:
     """Size of what enters block `start`, for all training examples."""
     first = made.train.read(np.zeros(1, int))
-    one = inputs.enter(made.backbone, jnp.asarray(first), jnp.float32)
+    one = dataset.enter(made.backbone, jnp.asarray(first), jnp.float32)
     apply = functools.partial(made.backbone.apply, stop=start)
     output, _ = jax.eval_shape(apply, *made.variables, one)
     kind = jnp.dtype(setup.dtype(made))

@@ -14,7 +14,7 @@ from subtune_jax import delta
 from subtune_jax.backbones import bert, mlp, vit
 from subtune_jax.core import flops, registry, trees
 from subtune_jax.core.contracts import Variables
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 from subtune_jax.serving import multitask, program, served_flops
 from subtune_jax.study.benches import multitask as bench
 
@@ -40,7 +40,7 @@ def alone(backbone, variables, images):
     """What a separate model answers; the base, features."""
     params, stats = variables
     below = {block: own for block, own in params.items() if block != "head"}
-    x = features(backbone.apply, below, stats, inputs.normalize(backbone, images))
+    x = features(backbone.apply, below, stats, dataset.normalize(backbone, images))
     if "head" in params:
         x = backbone.apply(params, stats, x, start="head")[0]
     return np.asarray(x)

@@ -14,9 +14,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from subtune_jax import fetch
+from subtune_jax import Backbone, Variables, fetch
 from subtune_jax.core import registry
-from subtune_jax.core.contracts import Backbone, Variables
 from subtune_jax.data import tokenization
 from subtune_jax.models import encoder, layers, network
 from subtune_jax.models.weights import bert_files
@@ -63,7 +62,8 @@ def make(
         layout of Hugging Face: `config.json`, `tokenizer.json`, `model.safetensors`.
       variant: of random weights: a name in `VARIANTS`, `"minilm-l6"` unless given, or
         the numbers of a `Shape`. Their tokenizer hashes words, `tokenization.hashed`.
-      length: tokens of a text, or of both of a pair, at most; special ones included.
+      length: how many tokens a text, or both of a pair, have at most; special ones
+        included.
       lengths: that batches are padded to, below `length`, which is always the last of
         them: each is a program of its own. None for `LENGTHS`, `()` for `length` alone.
       pooling: what of the tokens enters the head: `"mean"` of all; `"first"`; or
@@ -72,10 +72,11 @@ def make(
         from random weights by `seed`. None for the mean of the asset, which was trained
         by it, and of random weights, and for the pooler of a folder.
       seed: of the random base.
-      dropout: the rate at which units are dropped in training, after the embeddings,
-        after attention, after the MLP and before the head. These nets were pretrained
-        with 0.1.
-      attention_dropout: that of attention's weights; None for the same.
+      dropout: the rate in [0, 1) at which units are dropped in training, after the
+        embeddings, after attention, after the MLP and before the head. These nets were
+        pretrained with 0.1.
+      attention_dropout: the rate in [0, 1) for attention's weights; None for that of
+        `dropout`.
 
     Raises:
       ValueError: an unknown name, a number out of range, or files that do not fit.

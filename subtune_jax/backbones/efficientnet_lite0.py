@@ -15,8 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from subtune_jax import fetch
-from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax import Backbone, Variables, fetch
 from subtune_jax.models import convolutions, layers, network
 from subtune_jax.models.convolutions import normalised
 from subtune_jax.models.layers import Run
@@ -125,10 +124,12 @@ def make(
     Args:
       weights: `"efficientnet_lite0"`, the ImageNet-1k weights of that asset; the path
         of a file in the same layout; None for random ones.
-      image_size: height and width of the images; any works, 224 was trained on.
+      image_size: height and width of the images in pixels; any works, 224 was trained
+        on.
       seed: of the random base.
-      stages: rows as in `STAGES`, for a smaller network.
-      widths: of the stem and of the features.
+      stages: rows as in `STAGES`, for a smaller network: how often a block comes, the
+        size of its kernel, the first one's stride, the expansion, the output's width.
+      widths: how many channels the stem and the features have.
     """
     width, features = widths
     blocks: dict[str, network.Build] = {"stem": functools.partial(Stem, width)}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from subtune_jax.core.contracts import Backbone, Variables
+from subtune_jax import Backbone, Variables
 from subtune_jax.models import layers, network
 from subtune_jax.models.layers import Run
 
@@ -32,8 +32,8 @@ def make(
     """An MLP with one block a hidden layer, `hidden01` and so on.
 
     Args:
-      image_size: height and width of the images.
-      widths: of the hidden layers.
+      image_size: height and width of the images in pixels, 1 or more.
+      widths: units of each hidden layer, 1 or more.
       seed: of the random base; there are no pretrained weights.
     """
     sizes = (image_size * image_size * 3, *widths)

@@ -15,8 +15,8 @@ from flax import nnx
 from flax.nnx import Rngs
 from jax import lax
 
+from subtune_jax import Backbone, Variables
 from subtune_jax.core import registry
-from subtune_jax.core.contracts import Backbone, Variables
 from subtune_jax.models import layers, network
 from subtune_jax.models.convolutions import Conv, normalised
 from subtune_jax.models.layers import Run
@@ -129,8 +129,8 @@ def make(
     Args:
       variant: a name in `VARIANTS`, or the fields of a `Shape`.
       weights: the path of a state dict of torchvision or timm; None for random ones.
-      image_size: height and width of the images, any; the usual weights saw 224, and
-        `"26"` is for 32. Colours are those of ImageNet in every variant.
+      image_size: height and width of the images in pixels, any; the usual weights saw
+        224, and `"26"` is for 32. Colours are those of ImageNet in every variant.
       seed: of the random base.
 
     Raises:

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from subtune_jax import fetch
+from subtune_jax import Backbone, Variables, fetch
 from subtune_jax.core import registry
-from subtune_jax.core.contracts import Backbone, Variables
 from subtune_jax.models import attention, layers, network, row_vectors
 from subtune_jax.models.layers import Run
 from subtune_jax.models.weights import vit_files, vit_layouts
@@ -132,11 +131,12 @@ def make(
       weights: None for random ones; `"vit_s14"` for the bundled asset, ViT-S/14
         (saliency-tuned), of variant `"S/14"`; else a file or folder in a layout of
         `vit_layouts.LAYOUTS`. The position table is resampled to `image_size`.
-      image_size: height and width of the images, whole patches.
+      image_size: height and width of the images in pixels, a multiple of the patch.
       seed: of the random base.
       gelu: `"exact"` or `"tanh"`; None for what the weights were trained with.
-      epsilon: of the layer norms; None likewise.
-      normalize: `"half"`, pixels in [-1, 1], or `"imagenet"`; None likewise.
+      epsilon: what the layer norms add to the variance, above 0; None likewise.
+      normalize: how pixels become numbers: `"half"`, in [-1, 1], or `"imagenet"`, by
+        its mean and deviation; None likewise.
 
     Raises:
       ValueError: an unknown name, or weights that do not fit.

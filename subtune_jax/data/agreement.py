@@ -98,12 +98,12 @@ def _finite(guess: np.ndarray) -> bool:
     return bool(np.isfinite(guess).all())
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+def _correlation(left: np.ndarray, right: np.ndarray) -> float:
     # Asked of the values: the mean of equal numbers is rounded, and off by a bit.
-    if np.all(one == one[:1]) or np.all(other == other[:1]):
+    if np.all(left == left[:1]) or np.all(right == right[:1]):
         return 0.0
-    one, other = one - one.mean(), other - other.mean()
-    cosine = (one / np.linalg.norm(one)) @ (other / np.linalg.norm(other))
+    left, right = left - left.mean(), right - right.mean()
+    cosine = (left / np.linalg.norm(left)) @ (right / np.linalg.norm(right))
     return float(np.clip(cosine, -1.0, 1.0))
 
 

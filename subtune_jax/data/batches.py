@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import grain.python as grain
 import numpy as np
 
-from subtune_jax.data import augment as augmentation
-from subtune_jax.data import dataset
+from subtune_jax.data import augment, dataset
+from subtune_jax.data.augment import Augment
 from subtune_jax.data.dataset import Examples
 
 Piece = Mapping[str, np.ndarray]
@@ -62,7 +62,7 @@ def training(
     examples: Examples,
     rows: Rows,
     seed: int,
-    augment: augmentation.Augment = augmentation.NONE,
+    augmentation: Augment = augment.NONE,
 ) -> Feed:
     """Shuffled batches, each epoch in an order of its own; the same when streaming.
 
@@ -71,44 +71,51 @@ def training(
     """
     count = len(examples.labels)
     if rows.batch_size > count:
-        given = f"batch_size={rows.batch_size}"
-        raise ValueError(f"{given}; there are {count} training examples")
+        what = f"batch_size={rows.batch_size}"
+        raise ValueError(f"{what}; there are {count} training examples")
     mine = slice(rows.first, rows.last)
     weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
 
-    on_devices = examples.inputs is not None and examples.lengths is None
-
-    def look(where: np.ndarray, other: np.ndarray | None = None) -> dict[str, Any]:
-        both = {"": where} if other is None else {"": where, "partner_": other}
-        if on_devices:
-            return {name.removesuffix("_") or "index": w for name, w in both.items()}
-        # Nearly every image is in the batch and a partner too: each is read once.
-        few, back = np.unique(np.concatenate([*both.values()]), return_inverse=True)
-        inputs, labels, found = examples.read(few), examples.labels[few], {}
-        for name, place in zip(both, np.split(back, len(both)), strict=True):
-            found |= {f"{name}inputs": inputs[place], f"{name}labels": labels[place]}
-        return found
-
     def piece(step: int) -> Piece:
         where = _batch(seed, count, rows, int(step))
-        made: dict[str, Any] = {"weight": weight[mine]}
-        if not augmentation.active(augment):
+        arrays: dict[str, Any] = {"weight": weight[mine]}
+        if not augment.active(augmentation):
             real = where[: rows.batch_size]
-            return {**made, **_cut(examples, look(where[mine]), real)}
-        drawn = augmentation.draw(augment, seed, int(step), rows.batch_size)
+            return {**arrays, **_cut(examples, _sent(examples, where[mine]), real)}
+        drawn = augment.draw(augmentation, seed, int(step), rows.batch_size)
         drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
-        made["drawn"] = drawn[mine]
-        if not augmentation.mixes(augment):
-            return made | look(where[mine])
+        arrays["drawn"] = drawn[mine]
+        if not augment.mixes(augmentation):
+            return arrays | _sent(examples, where[mine])
         other = np.arange(rows.padded)  # row i with row i + 1, around the real rows
         other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)
-        made["partner_drawn"] = drawn[other][mine]
-        return made | look(where[mine], where[other][mine])
+        arrays["partner_drawn"] = drawn[other][mine]
+        return arrays | _sent(examples, where[mine], where[other][mine])
 
-    if not on_devices:
+    if not _stays(examples):
         return Feed({}, lambda first, last: _ahead(piece, first, last))
     stored: Any = {"inputs": examples.inputs, "labels": examples.labels}
     return Feed(stored, lambda first, last: map(piece, range(first, last)))
+
+
+def _stays(examples: Examples) -> bool:
+    """Do the examples live on the devices? Texts do not: their length changes."""
+    return examples.inputs is not None and examples.lengths is None
+
+
+def _sent(
+    examples: Examples, where: np.ndarray, partners: np.ndarray | None = None
+) -> dict[str, Any]:
+    """What a piece says of the examples `where`, and of those they are mixed with."""
+    both = {"": where} if partners is None else {"": where, "partner_": partners}
+    if _stays(examples):
+        return {name.removesuffix("_") or "index": rows for name, rows in both.items()}
+    # Nearly every image is in the batch and a partner too: each is read once.
+    few, back = np.unique(np.concatenate([*both.values()]), return_inverse=True)
+    inputs, labels, arrays = examples.read(few), examples.labels[few], {}
+    for name, place in zip(both, np.split(back, len(both)), strict=True):
+        arrays |= {f"{name}inputs": inputs[place], f"{name}labels": labels[place]}
+    return arrays
 
 
 def sequential(examples: Examples, rows: Rows) -> Iterator[Piece]:
@@ -127,8 +134,8 @@ def sequential(examples: Examples, rows: Rows) -> Iterator[Piece]:
         real = np.arange(rows.padded) < len(batch)
         mine = slice(rows.first, rows.last)
         inputs = examples.read(where[mine])
-        made = {"inputs": inputs, "weight": real[mine].astype(np.float32)}
-        return _cut(examples, made, batch)
+        arrays = {"inputs": inputs, "weight": real[mine].astype(np.float32)}
+        return _cut(examples, arrays, batch)
 
     return _ahead(piece, 0, -(-count // rows.batch_size))
 

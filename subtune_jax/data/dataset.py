@@ -1,15 +1,24 @@
-"""Data sets as a network takes them: images of its size, tokens, masks."""
+"""Data sets as a network takes them: images of its size, tokens, masks.
 
-from collections.abc import Callable, Sequence
+On the host a split becomes `Examples`. Inside the compiled step a piece of a batch (see
+`batches`) becomes inputs and targets, and inputs what the first block takes.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.contracts import Split
-from subtune_jax.data import images, splits
+from subtune_jax.core.contracts import Backbone, Split
+from subtune_jax.data import augment, images, splits
+from subtune_jax.data.augment import Augment
 
 RESIDENT_BYTES = 1 << 30  # larger sets stream
+Arrays = Mapping[str, jax.Array]
 
 
 class Examples(NamedTuple):
@@ -39,7 +48,7 @@ def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
       ValueError: an image or mask cannot be read; the message names its file.
     """
 
-    def one(index: int) -> np.ndarray:
+    def image(index: int) -> np.ndarray:
         return images.resize(split.read(int(index))["image"], size)
 
     count = len(split.labels)
@@ -47,9 +56,9 @@ def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
     if split.mask is not None:
         labels = _masks(split.mask, count, size)
     if count * size * size * 3 > limit:
-        return Examples(labels, None, lambda where: np.stack([one(i) for i in where]))
+        return Examples(labels, None, lambda where: np.stack([image(i) for i in where]))
     with ThreadPoolExecutor() as pool:
-        return resident(np.stack(list(pool.map(one, range(count)))), labels)
+        return resident(np.stack(list(pool.map(image, range(count)))), labels)
 
 
 def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> Examples:
@@ -69,15 +78,15 @@ def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> E
 
 def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
     """Masks `[N, size, size]`."""
-    found = np.empty((count, size, size), np.uint8)
+    masks = np.empty((count, size, size), np.uint8)
 
-    def one(index: int) -> None:
-        found[index] = images.resize_mask(read(index), size)
+    def resize(index: int) -> None:
+        masks[index] = images.resize_mask(read(index), size)
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(one, range(count)):
+        for _ in pool.map(resize, range(count)):
             pass  # an error of a thread is raised here
-    return found
+    return masks
 
 
 def resident(inputs: np.ndarray, labels: np.ndarray) -> Examples:
@@ -100,3 +109,65 @@ def subset(split: Split, count: int, seed: int) -> Split:
 def length(examples: Examples, where: np.ndarray) -> int | None:
     """What a batch of the examples `where` is cut to; None for nothing."""
     return None if examples.lengths is None else int(examples.lengths[where].max())
+
+
+def labelled(
+    resident: Arrays, piece: Arrays, classes: int, augmentation: Augment
+) -> tuple[jax.Array, jax.Array]:
+    """Inputs `[B, ...]`, augmented, and targets `[B, C]` or masks `[B, H, W]`."""
+    inputs, labels = lookup(resident, piece)
+    targets = target(labels, classes)
+    if not augment.active(augmentation):
+        return inputs, targets
+
+    def single(drawn, image):
+        return augment.single(augmentation, drawn, image.astype(jnp.float32))
+
+    def mix(drawn, pair, pair_targets):
+        return augment.mix(augmentation, drawn, pair, pair_targets)
+
+    views = jax.vmap(single)(piece["drawn"], inputs)
+    if targets.ndim > 2:  # masks move with their images
+        moved = functools.partial(augment.mask, augmentation)
+        return views, jax.vmap(moved)(piece["drawn"], targets)
+    if augment.mixes(augmentation):
+        partners, partner_labels = lookup(resident, piece, "partner")
+        partners = jax.vmap(single)(piece["partner_drawn"], partners)
+        both = (targets, target(partner_labels, classes))
+        views, targets = jax.vmap(mix)(piece["drawn"], (views, partners), both)
+    return views, targets
+
+
+def target(labels: Any, classes: int) -> jax.Array:
+    """What the loss takes: labels `[B]` as `[B, C]`, masks `[B, H, W]` as they are.
+
+    Labels of a regression, which are floats, are `[B, 1]`.
+    """
+    if np.issubdtype(labels.dtype, np.floating):
+        return jnp.asarray(labels)[:, None]
+    return jax.nn.one_hot(labels, classes) if labels.ndim == 1 else labels
+
+
+def lookup(
+    resident: Arrays, piece: Arrays, which: str = ""
+) -> tuple[jax.Array, jax.Array | None]:
+    """Inputs and labels of a piece's rows: out of the resident set, or as sent."""
+    if resident:
+        where = piece[which or "index"]
+        return resident["inputs"][where], resident["labels"][where]
+    prefix = f"{which}_" if which else ""
+    return piece[f"{prefix}inputs"], piece.get(f"{prefix}labels")
+
+
+def normalize(backbone: Backbone, images: jax.Array) -> jax.Array:
+    """Pixels in [0, 255] as the network expects them, float32; tokens as they are."""
+    if backbone.normalize is None:
+        return jnp.asarray(images)
+    mean, std = (jnp.asarray(x, jnp.float32) for x in backbone.normalize)
+    return (images.astype(jnp.float32) - mean) / std
+
+
+def enter(backbone: Backbone, images: jax.Array, dtype: Any) -> jax.Array:
+    """What the first block takes in a computation of type `dtype`."""
+    x = normalize(backbone, images)
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x

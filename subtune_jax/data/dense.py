@@ -41,7 +41,7 @@ def task(
 
 
 def values(
-    name: str, classes: Sequence[str], given: Sequence[int], ignored: Sequence[int]
+    name: str, classes: Sequence[str], stored: Sequence[int], ignored: Sequence[int]
 ) -> tuple[int, ...]:
     """The values of stored masks that stand for `classes`: as given, or 0, 1 and so on.
 
@@ -49,14 +49,14 @@ def values(
       ValueError: there are not as many as classes, or one is twice there or outside
         [0, 255]; `name` is in the message.
     """
-    found = tuple(given) or tuple(range(len(classes)))
-    both = [*found, *ignored]
-    if len(found) != len(classes):
-        raise ValueError(f"{name} values={found}; there are {len(classes)} classes")
+    known = tuple(stored) or tuple(range(len(classes)))
+    both = [*known, *ignored]
+    if len(known) != len(classes):
+        raise ValueError(f"{name} values={known}; there are {len(classes)} classes")
     if len(set(both)) < len(both) or not all(0 <= value <= 255 for value in both):
-        what = f"{name} values={found}, ignored={tuple(ignored)}"
+        what = f"{name} values={known}, ignored={tuple(ignored)}"
         raise ValueError(f"{what}; each must be there once, in [0, 255]")
-    return found
+    return known
 
 
 def recoded(
@@ -76,11 +76,11 @@ def recoded(
     table = np.full(256, -1)
     table[[IGNORED, *ignored]] = IGNORED
     table[list(values)] = np.arange(len(values))
-    found = table[mask]
-    if (found < 0).any():
+    classes = table[mask]
+    if (classes < 0).any():
         known = f"classes are {tuple(values)}, ignored are {(*ignored, IGNORED)}"
-        raise ValueError(f"{name} holds the value {mask[found < 0][0]}; {known}")
-    return found.astype(np.uint8)
+        raise ValueError(f"{name} holds the value {mask[classes < 0][0]}; {known}")
+    return classes.astype(np.uint8)
 
 
 def cross_entropy(logits: jax.Array, masks: jax.Array) -> jax.Array:

@@ -47,6 +47,15 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise ValueError(f"cannot decode {name}: {error}") from error
 
 
+def write(file: Path, pixels: np.ndarray) -> None:
+    """Saves uint8 `[H, W]` or `[H, W, 3]` in the format of the suffix of `file`.
+
+    Folders above it that are missing are made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+
+
 def size(file: str | Path) -> tuple[int, int]:
     """Height and width of the image in `file`, without decoding it."""
     try:
@@ -66,15 +75,15 @@ def read_mask(file: str | Path) -> np.ndarray:
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{MAX_PIXELS} pixels are the most")
-            found = np.array(image)
+            mask = np.array(image)
     except BROKEN as error:
         raise ValueError(f"cannot read mask {file}: {error}") from error
-    if found.ndim == 3 and (found[..., :3] == found[..., :1]).all():
-        found = found[..., 0]
-    if found.ndim != 2 or found.dtype not in (np.uint8, np.bool_):
-        what = f"mask {file} is {found.dtype} {list(found.shape)}"
+    if mask.ndim == 3 and (mask[..., :3] == mask[..., :1]).all():
+        mask = mask[..., 0]
+    if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
+        what = f"mask {file} is {mask.dtype} {list(mask.shape)}"
         raise ValueError(f"{what}; masks have one channel of 8 bits, or a palette")
-    return found.astype(np.uint8)
+    return mask.astype(np.uint8)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

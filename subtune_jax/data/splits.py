@@ -43,11 +43,11 @@ def subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         raise ValueError(f"count={count} is outside [0, {len(labels)}] examples")
     classes, sizes = np.unique(labels, return_counts=True)
     rng = np.random.default_rng(seed)
-    chosen = [
+    parts = [
         rng.permutation(np.flatnonzero(labels == label))[:quota]
         for label, quota in zip(classes, _quotas(sizes, count), strict=True)
     ]
-    return np.sort(np.concatenate([np.zeros(0, int), *chosen]))
+    return np.sort(np.concatenate([np.zeros(0, int), *parts]))
 
 
 def _quotas(sizes: np.ndarray, count: int) -> np.ndarray:
@@ -145,14 +145,14 @@ def distinct(contents: Sequence[Hashable], labels: np.ndarray) -> np.ndarray:
 
     The first of those that are the same; none of them where their labels differ.
     """
-    found: dict[Hashable, set[int]] = {}
+    labels_of: dict[Hashable, set[int]] = {}
     for content, label in zip(contents, labels, strict=True):
-        found.setdefault(content, set()).add(int(label))
-    seen = {content for content, named in found.items() if len(named) > 1}
+        labels_of.setdefault(content, set()).add(int(label))
+    done = {content for content, kinds in labels_of.items() if len(kinds) > 1}
     kept = []
     for index, content in enumerate(contents):
-        if content not in seen:
-            seen.add(content)
+        if content not in done:
+            done.add(content)
             kept.append(index)
     return np.array(kept, int)
 

@@ -70,12 +70,12 @@ def read(
     table = Table([], [], [])
     for line, fields in _rows(file, tuple(columns.values()), delimiter):
         place = f"{file}:{line}"
-        found = {key: fields[column] for key, column in columns.items()}
-        value = found.pop("label")
-        for key, part in found.items():
+        example = {key: fields[column] for key, column in columns.items()}
+        value = example.pop("label")
+        for key, part in example.items():
             _check_text(part, f"{place}: {columns[key]!r}")
         name = f"{place}: label {value!r}"
-        table.examples.append(found)
+        table.examples.append(example)
         table.labels.append(_number(value, name) if regression else _name(value, name))
         table.places.append(place)
     if not table.labels:
@@ -175,26 +175,26 @@ def _json_lines(content: str, file: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _check_text(found: Any, name: str) -> None:
-    if not isinstance(found, str):
-        raise ValueError(f"{name} is {json.dumps(found)[:40]}; texts are strings")
+def _check_text(text: Any, name: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is {json.dumps(text)[:40]}; texts are strings")
     try:
-        found.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:  # JSON can spell half a character
         raise ValueError(f"{name} is no Unicode text: {error.reason}") from error
 
 
-def _name(found: Any, name: str) -> str:
-    if isinstance(found, bool) or not isinstance(found, str | int):
+def _name(label: Any, name: str) -> str:
+    if isinstance(label, bool) or not isinstance(label, str | int):
         raise ValueError(f"{name} is neither a string nor an integer")
-    if not str(found).strip():
+    if not str(label).strip():
         raise ValueError(f"{name} is empty")
-    return str(found)
+    return str(label)
 
 
-def _number(found: Any, name: str) -> float:
+def _number(label: Any, name: str) -> float:
     try:
-        number = math.nan if isinstance(found, bool) else float(found)
+        number = math.nan if isinstance(label, bool) else float(label)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not abs(number) <= MOST:

@@ -1,7 +1,6 @@
 """What tasks of texts share: duplicates, held-out parts, and regressions."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,41 +68,3 @@ def regression(task: Task) -> Task:
             "mean_squared_error": agreement.mean_squared_error,
         },
     )
-
-
-def orange(name: str, train: Path, test: Path, validation: float, seed: int) -> Task:
-    """The task of two tables of Orange with the columns Category and Text.
-
-    Test is the official one, as it is. Of training, texts that are in test too are left
-    out; of those that come several times one is kept, or none where classes differ.
-    Validation is cut from what remains.
-
-    Args:
-      name: of the task.
-      train: the file of the official training part.
-      test: the file of the official test part.
-      validation: fraction cut from training.
-      seed: of that cut.
-    """
-    (found, texts), (answers, asked) = _orange(train), _orange(test)
-    classes, tested = tuple(sorted(set(found))), set(asked)
-    labels = np.array([classes.index(label) for label in found], np.int32)
-    kept = [i for i in splits.distinct(texts, labels) if texts[i] not in tested]
-    whole = splits.part(_reader(texts), labels, np.array(kept))
-    right = np.array([classes.index(label) for label in answers], np.int32)
-    parts = (*hold_out(whole, validation, seed), Split(_reader(asked), right))
-    return Task(name, classes, *parts)
-
-
-def _orange(file: Path) -> tuple[list[str], list[str]]:
-    """Labels and texts. Three lines tell names, types and roles; one is blank."""
-    rows = file.read_text("utf-8").removesuffix("\n").split("\n")[4:]
-    pairs = [row.split("\t") for row in rows]
-    return [label for label, _ in pairs], [" ".join(text.split()) for _, text in pairs]
-
-
-def _reader(texts: list[str]) -> splits.Read:
-    def read(index: int) -> dict[str, Any]:
-        return {"text": texts[int(index)]}
-
-    return read

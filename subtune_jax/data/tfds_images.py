@@ -117,8 +117,8 @@ def _masks(
     read = tfds_records.partial(source, features, (key,), name)
 
     def mask(index: int) -> np.ndarray:
-        found = np.asarray(read(index)[key])
-        return recode(found[..., 0], f"{name}: mask {index}")
+        stored = np.asarray(read(index)[key])
+        return recode(stored[..., 0], f"{name}: mask {index}")
 
     return mask
 

@@ -50,14 +50,14 @@ def split(
     source = tfds_records.source(builder, dataset, piece)
     target = tfds_records.Target(label_key, int if classes else float)
     name = f"{dataset} {piece}"
-    found = tfds_records.read_labels(source, features, target, name)
+    labels = tfds_records.read_labels(source, features, target, name)
     read = _reader(tfds_records.partial(source, features, columns, name), name, columns)
     if not classes:
-        return Split(read, splits.numbers(found, name)), ()
-    kept = np.flatnonzero(np.array(found) >= 0)
+        return Split(read, splits.numbers(labels, name)), ()
+    kept = np.flatnonzero(np.array(labels) >= 0)
     if not len(kept):
         raise ValueError(f"{name}: no example has a label")
-    labels = splits.checked(np.maximum(found, 0), len(classes), name)
+    labels = splits.checked(np.maximum(labels, 0), len(classes), name)
     return splits.part(read, labels, kept), classes
 
 
@@ -74,9 +74,9 @@ def _check_texts(dataset: str, features: Any, columns: Sequence[str]) -> None:
     import tensorflow_datasets as tfds  # a second, which other tasks need not pay
 
     for key in columns:
-        found = tfds_records.feature(dataset, features, key)
-        if not isinstance(found, tfds.features.Text):
-            raise ValueError(f"{dataset}: feature {key!r} is no text: {found}")
+        feature = tfds_records.feature(dataset, features, key)
+        if not isinstance(feature, tfds.features.Text):
+            raise ValueError(f"{dataset}: feature {key!r} is no text: {feature}")
 
 
 def _reader(
@@ -90,10 +90,10 @@ def _reader(
     return read
 
 
-def _text(found: bytes | str, name: str) -> str:
-    if isinstance(found, str):  # `tfds.testing.mock_data` hands out strings
-        return found
+def _text(stored: bytes | str, name: str) -> str:
+    if isinstance(stored, str):  # `tfds.testing.mock_data` hands out strings
+        return stored
     try:
-        return found.decode("utf-8")
+        return stored.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8: {error.reason}") from error

@@ -51,8 +51,8 @@ def read(path: Path, length: int, vocabulary: int) -> Encode:
 
     def encode(examples: Sequence[Mapping[str, str]]) -> np.ndarray:
         texts = [_texts(number, example) for number, example in enumerate(examples)]
-        found = tokenizer.encode_batch([t if len(t) > 1 else t[0] for t in texts])
-        return _pack([(each.ids, each.type_ids) for each in found])
+        encodings = tokenizer.encode_batch([t if len(t) > 1 else t[0] for t in texts])
+        return _pack([(each.ids, each.type_ids) for each in encodings])
 
     return encode
 

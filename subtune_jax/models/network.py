@@ -104,12 +104,12 @@ def position(order: tuple[str, ...], block: str) -> int:
 
 def _alike(graphs: Mapping[str, Any], shapes: Variables) -> dict[str, str]:
     """Block -> the first one of the same graph and the same shapes; no head."""
-    seen: dict[Any, str] = {}
+    first_of: dict[Any, str] = {}
     alike = {}
     for block, params in shapes.params.items():
         arrays = jax.tree.leaves_with_path((params, shapes.stats.get(block, {})))
         forms = tuple((path, leaf.shape) for path, leaf in arrays)
-        alike[block] = seen.setdefault((graphs[block], forms), block)
+        alike[block] = first_of.setdefault((graphs[block], forms), block)
     return alike
 
 

@@ -50,14 +50,14 @@ def patches(
     padded = jnp.pad(x, ((0, 0), *around, (0, 0)))
     size, inputs, outputs = kernel.shape[1:]
     down, right = (pixels - size + 1 for pixels in padded.shape[1:3])
-    seen = [
+    windows = [
         padded[:, i : i + down : stride, j : j + right : stride]
         for i in range(size)
         for j in range(size)
     ]
-    flat = jnp.concatenate(seen, -1).reshape(-1, size * size * inputs)
+    flat = jnp.concatenate(windows, -1).reshape(-1, size * size * inputs)
     product = flat @ kernel.reshape(-1, outputs)
-    return product.reshape(*seen[0].shape[:-1], outputs)
+    return product.reshape(*windows[0].shape[:-1], outputs)
 
 
 def once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -16,7 +16,7 @@ from jax import lax
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import Backbone, Variables
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 from subtune_jax.serving import stacks
 from subtune_jax.serving.layouts import Server
 from subtune_jax.serving.stacks import BASE, Flat
@@ -44,7 +44,7 @@ def segment(
     """Blocks `start` to `stop` of variables; on images where there is no `start`."""
 
     def run(variables: Variables, x: jax.Array) -> jax.Array:
-        x = inputs.normalize(backbone, x) if start is None else x
+        x = dataset.normalize(backbone, x) if start is None else x
         return backbone.apply(*variables, x, start=start, stop=stop)[0]
 
     return run

@@ -2,7 +2,7 @@
 
 The loss is traced, and the equation that uses a selected leaf is replaced by one with
 a gradient of its own: of the weight it returns the k selected numbers and nothing else
-(`sites.py`). So at most one layer's dense gradient is alive, and none at all where
+(`operations.py`). So at most one layer's dense gradient is alive, and none at all where
 every output neuron has the same few selected inputs. It works for any model that JAX
 can trace: NNX, Linen, or plain functions.
 

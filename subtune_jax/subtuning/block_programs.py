@@ -22,7 +22,7 @@ from subtune_jax.core import flops as costs
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import Backbone, Params
 from subtune_jax.core.devices import AXIS, Devices
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 
 Leaves = dict[str, jax.Array]  # path inside a block -> array
 
@@ -73,7 +73,7 @@ def enter(pieces: Pieces, images: jax.Array) -> jax.Array:
     """Pixels `[B, H, W, 3]` in [0, 255], or tokens, as the first block takes them."""
 
     def function(images: jax.Array) -> jax.Array:
-        return inputs.enter(pieces.backbone, images, pieces.dtype)
+        return dataset.enter(pieces.backbone, images, pieces.dtype)
 
     return call(pieces, ("enter",), function, images)
 

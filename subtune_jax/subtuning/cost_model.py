@@ -14,7 +14,7 @@ import numpy as np
 from subtune_jax.core import flops, trees
 from subtune_jax.core.contracts import HEAD
 from subtune_jax.core.flops import Operations
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 from subtune_jax.subtuning import trials
 from subtune_jax.training.setup import Setup
 
@@ -66,7 +66,7 @@ def _inputs(made: Setup) -> dict[str, jax.ShapeDtypeStruct]:
     shape = (made.settings["batch_size"], *one.shape[1:])
     pixels = jax.ShapeDtypeStruct(shape, one.dtype)
     x: Any = jax.eval_shape(
-        lambda pixels: inputs.enter(made.backbone, pixels, jnp.float32), pixels
+        lambda pixels: dataset.enter(made.backbone, pixels, jnp.float32), pixels
     )
     found, order = {}, (*made.backbone.blocks, None)
     for block, stop in zip(order, order[1:], strict=False):

@@ -17,7 +17,7 @@ from scipy import stats
 
 from subtune_jax.core import trees
 from subtune_jax.core.registry import near
-from subtune_jax.data import augment, inputs
+from subtune_jax.data import augment, dataset
 from subtune_jax.optim import optimizer
 from subtune_jax.subtuning import block_trainer, trial_state, trials
 from subtune_jax.subtuning import journal as journals
@@ -196,7 +196,7 @@ def _drops(
     )
     size, labels = course.trunk.rows.batch_size, course.trunk.images.labels
     others = fold.train[: (count - 1) * size]
-    targets = inputs.target(labels[others], len(made.task.classes))
+    targets = dataset.target(labels[others], len(made.task.classes))
 
     def loss(one: Candidate) -> float:
         state = block_trainer.advance(

@@ -11,7 +11,7 @@ import numpy as np
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import HEAD
-from subtune_jax.data import augment, dataset, inputs
+from subtune_jax.data import augment, dataset
 from subtune_jax.data import batches as data
 from subtune_jax.optim.optimizer import Optimizer
 from subtune_jax.subtuning import activation_cache, block_programs
@@ -103,7 +103,7 @@ def _entering(course: Course, one: Candidate, fold: Fold, first: int, last: int)
         where = fold.train[places]
         padded = np.concatenate([where, np.zeros(rows.padded - len(where), int)])
         x = activation_cache.read(course.trunk, start, where)
-        targets = np.asarray(inputs.target(labels[padded], classes))
+        targets = np.asarray(dataset.target(labels[padded], classes))
         yield (
             x,
             block_programs.spread(parts, targets),
@@ -124,7 +124,7 @@ def _augmented(
     own = dataset.Examples(images.labels[fold.train], None, read)
 
     def augmented(piece: Any) -> tuple[jax.Array, jax.Array]:
-        return inputs.labelled({}, piece, classes, chosen)
+        return dataset.labelled({}, piece, classes, chosen)
 
     feed = data.training(own, course.trunk.rows, fold.seed, chosen)
     base, order = course.trunk.base, course.made.backbone.blocks

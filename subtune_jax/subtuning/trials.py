@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from subtune_jax.core import trees
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 from subtune_jax.data.dataset import Examples
 from subtune_jax.subtuning import activation_cache, block_programs, block_trainer, folds
 from subtune_jax.subtuning.folds import Fold
@@ -218,7 +218,7 @@ def value(trials: Trials, one: Candidate, number: int, until: int) -> Value:
     logits = block_trainer.logits(course, one, fold, state, fold.held)
     labels, task = course.trunk.images.labels[fold.held], trials.made.task
     metric = float(task.metric(logits, labels))
-    targets = inputs.target(labels, len(task.classes))
+    targets = dataset.target(labels, len(task.classes))
     loss = float(np.asarray(task.loss(logits, targets), np.float64).mean())
     flops, seconds = spent(trials) - before, time.perf_counter() - begin
     return Value(metric, loss, until, trained, step_flops, flops, seconds)

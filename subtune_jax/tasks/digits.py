@@ -2,18 +2,21 @@
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from subtune_jax.core.contracts import Task
+from subtune_jax import Task
 from subtune_jax.data import images, splits
+
+TINY: dict[str, Any] = {}  # no form is smaller
 
 
 def make(fractions: Sequence[float] = (0.6, 0.15, 0.25), seed: int = 0) -> Task:
     """The digits 0 to 9.
 
     Args:
-      fractions: of training, validation and test, stratified.
+      fractions: of training, validation and test, which sum to 1; stratified.
       seed: of the cut.
 
     Raises:

@@ -3,13 +3,14 @@
 import functools
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from subtune_jax import fetch
-from subtune_jax.core.contracts import Split, Task
+from subtune_jax import Split, Task, fetch
 from subtune_jax.data import images, splits
 
+TINY: dict[str, Any] = {}  # no form is smaller; the files may be `write_sample`'s
 CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -23,12 +24,14 @@ CLASSES = (
     "Ankle boot",
 )
 
+LABELS, IMAGES = "{}-labels-idx1-ubyte.gz", "{}-images-idx3-ubyte.gz"
+
 
 def make(validation: float = 0.1, seed: int = 0) -> Task:
     """60,000 images for training and validation, 10,000 for test.
 
     Args:
-      validation: fraction cut from the training images, stratified.
+      validation: fraction in (0, 1) cut from the training images, stratified.
       seed: of the cut.
     """
     folder = fetch.path("fashion_mnist")
@@ -39,11 +42,11 @@ def make(validation: float = 0.1, seed: int = 0) -> Task:
 
 
 def _split(folder: Path, name: str) -> Split:
-    labels = _numbers(folder / f"{name}-labels-idx1-ubyte.gz", header=8)
+    labels = _numbers(folder / LABELS.format(name), header=8)
 
     @functools.cache  # 47 MB, unpacked when the first image is read
     def pixels() -> np.ndarray:
-        flat = _numbers(folder / f"{name}-images-idx3-ubyte.gz", header=16)
+        flat = _numbers(folder / IMAGES.format(name), header=16)
         return flat.reshape(-1, 28, 28)
 
     def read(index: int) -> dict[str, np.ndarray]:
@@ -54,3 +57,15 @@ def _split(folder: Path, name: str) -> Split:
 
 def _numbers(file: Path, header: int) -> np.ndarray:
     return np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=header)
+
+
+def write_sample(folder: Path) -> dict[str, Any]:
+    """Files as the data set has them: 100 images of noise for training, 20 for test."""
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 100), ("t10k", 20)):
+        labels = np.arange(count, dtype=np.uint8) % len(CLASSES)
+        pixels = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        for file, header, numbers in ((LABELS, 8, labels), (IMAGES, 16, pixels)):
+            packed = gzip.compress(bytes(header) + numbers.tobytes())
+            (folder / file.format(name)).write_bytes(packed)
+    return {}

@@ -4,10 +4,13 @@ Where there is no official validation split, a tenth of training is taken; train
 and test are the official ones.
 """
 
-from subtune_jax.core.contracts import Task
-from subtune_jax.core.registry import near
+from typing import Any
+
+from subtune_jax import Task
+from subtune_jax.core import registry
 from subtune_jax.data import tfds_images
 
+TINY: dict[str, Any] = {}  # no form is smaller; TFDS prepares or mocks the data
 CUT = ("train[:90%]", "train[90%:]", "test")
 PRESETS = {
     "cub": ("caltech_birds2011", CUT),
@@ -21,8 +24,8 @@ def make(dataset: str = "cub", data_dir: str | None = None) -> Task:
     """The data set of that name: cub, flowers, cars, dogs or nabirds.
 
     Args:
-      dataset: name of the preset.
-      data_dir: where TFDS prepared it; None for TFDS's default.
+      dataset: name of the preset, in `PRESETS`.
+      data_dir: the folder where TFDS prepared it; None for TFDS's default.
 
     Raises:
       ValueError: there is no such preset, or TFDS does not have the data set.
@@ -32,7 +35,7 @@ def make(dataset: str = "cub", data_dir: str | None = None) -> Task:
         use = "use task.name=folder with task.path"
         raise ValueError(f"TFDS does not have 'nabirds'; {layout} and {use}")
     if dataset not in PRESETS:
-        known = near(dataset, [*PRESETS, "nabirds"])
+        known = registry.near(dataset, [*PRESETS, "nabirds"])
         raise ValueError(f"no data set of FGVC named {dataset!r}; {known}")
     source, slices = PRESETS[dataset]
     return tfds_images.task("fgvc", source, slices, data_dir=data_dir)

@@ -6,13 +6,14 @@ Without a folder `validation` (or `val`) a part of `train` is held out.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from subtune_jax.core.contracts import Split, Task
-from subtune_jax.data import images, splits
+from subtune_jax import Split, Task
+from subtune_jax.data import folders, images, splits
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+TINY: dict[str, Any] = {}  # beside what `write_sample` returns
 Files = tuple[list[Path], np.ndarray]  # and their labels
 
 
@@ -23,22 +24,20 @@ def make(path: str, validation: float = 0.15, seed: int = 0) -> Task:
 
     Args:
       path: the folder that holds `train` and `test`.
-      validation: fraction cut from training, stratified, where there is no such
-        folder.
+      validation: fraction in (0, 1) cut from training, stratified, where there is no
+        such folder.
       seed: of the cut.
 
     Raises:
       ValueError: a folder is missing or empty, or training lacks one of its classes.
     """
     root = Path(path).expanduser()
-    classes = _folders(root / "train")
+    classes = _class_names(root / "train")
     train = _files(root / "train", classes)
     test = _files(root / "test", classes)
-    given = [root / name for name in ("validation", "val") if (root / name).is_dir()]
-    if len(given) > 1:
-        raise ValueError(f"{root} has both validation and val; one is enough")
-    if given:
-        held_out = _files(given[0], classes)
+    folder = folders.validation(root)
+    if folder is not None:
+        held_out = _files(folder, classes)
     else:
         kept, cut = splits.stratified(train[1], [1 - validation, validation], seed)
         train, held_out = _pick(train, kept), _pick(train, cut)
@@ -47,7 +46,7 @@ def make(path: str, validation: float = 0.15, seed: int = 0) -> Task:
     )
 
 
-def _folders(folder: Path) -> list[str]:
+def _class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         inside = folder.parent
         there = sorted(p.name for p in inside.glob("*/")) if inside.is_dir() else []
@@ -60,24 +59,16 @@ def _folders(folder: Path) -> list[str]:
 
 def _files(folder: Path, classes: list[str]) -> Files:
     files, labels = [], []
-    for name in _folders(folder):
+    for name in _class_names(folder):
         if name not in classes:
             what = f"class {name!r} of {folder} is not in training"
             raise ValueError(f"{what}; there are {', '.join(classes)}")
-        found = sorted(p for p in (folder / name).rglob("[!.]*") if _is_image(p))
-        if not found:
-            raise ValueError(f"{folder / name} has no images; {_known()}")
-        files += found
-        labels += [classes.index(name)] * len(found)
+        inside = sorted((folder / name).rglob("[!.]*"))
+        inside = [file for file in inside if folders.is_image(file)]
+        folders.check_images(folder / name, inside)
+        files += inside
+        labels += [classes.index(name)] * len(inside)
     return files, np.array(labels, np.int32)
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and file.is_file()
-
-
-def _known() -> str:
-    return f"their names end in {', '.join(sorted(SUFFIXES))}"
 
 
 def _pick(files: Files, indices: np.ndarray) -> Files:
@@ -86,3 +77,14 @@ def _pick(files: Files, indices: np.ndarray) -> Files:
 
 def _split(files: list[Path], labels: np.ndarray) -> Split:
     return Split(lambda index: {"image": images.read(files[index])}, labels)
+
+
+def write_sample(folder: Path) -> dict[str, Any]:
+    """Of two kinds of flowers, 12 images of noise for training and 4 for test."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for name in ("rose", "tulip"):
+            for number in range(count):
+                pixels = rng.integers(0, 256, (5, 4, 3), np.uint8)
+                images.write(folder / part / name / f"{number}.png", pixels)
+    return {"path": str(folder)}

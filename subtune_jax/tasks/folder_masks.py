@@ -7,13 +7,14 @@ Without a folder `validation` (or `val`) a part of `train` is held out.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax.core.contracts import Split, Task
-from subtune_jax.data import dense, images, splits
-from subtune_jax.tasks.folder import SUFFIXES
+from subtune_jax import Split, Task
+from subtune_jax.data import dense, folders, images, splits
+
+TINY: dict[str, Any] = {}  # beside what `write_sample` returns
 
 
 class Pair(NamedTuple):
@@ -48,12 +49,13 @@ def make(
     Args:
       path: the folder that holds `train` and `test`.
       classes: their names, the background first: mDice leaves it out.
-      values: of the masks that stand for the classes, in their order; none for 0, 1
-        and so on.
-      ignored: values of pixels that do not count, as 255 does if it is no class.
-      threshold: the least value of the second of two classes, for masks whose values
-        are brightness; 0 for classes.
-      validation: fraction cut from training where there is no such folder.
+      values: of the masks that stand for the classes, in their order, each in
+        [0, 255]; none for 0, 1 and so on.
+      ignored: values in [0, 255] of pixels that do not count, as 255 does if it is no
+        class.
+      threshold: the least value in [1, 255] of the second of two classes, for masks
+        whose values are brightness; 0 for classes.
+      validation: fraction in (0, 1) cut from training where there is no such folder.
       seed: of the cut.
 
     Raises:
@@ -63,11 +65,9 @@ def make(
     code = _code(classes, values, ignored, threshold)
     root = Path(path).expanduser()
     train, test = _pairs(root / "train"), _pairs(root / "test")
-    given = [root / name for name in ("validation", "val") if (root / name).is_dir()]
-    if len(given) > 1:
-        raise ValueError(f"{root} has both validation and val; one is enough")
-    if given:
-        parts = train, _pairs(given[0]), test
+    folder = folders.validation(root)
+    if folder is not None:
+        parts = train, _pairs(folder), test
     else:
         fractions = [1 - validation, validation]
         cut = splits.stratified(np.zeros(len(train)), fractions, seed)
@@ -83,36 +83,37 @@ def _code(
     threshold: int,
 ) -> Code:
     if threshold and (len(classes) != 2 or values or ignored):
-        given = f"{len(classes)} classes, values={values}, ignored={ignored}"
-        what = f"folder_masks threshold={threshold} with {given}"
+        rest = f"{len(classes)} classes, values={values}, ignored={ignored}"
+        what = f"folder_masks threshold={threshold} with {rest}"
         raise ValueError(f"{what}; a threshold tells two classes apart, by itself")
     known = dense.values("folder_masks", classes, values, ignored)
     return Code(known, ignored, threshold)
 
 
 def _pairs(folder: Path) -> list[Pair]:
-    found = [_files(folder / name) for name in ("images", "masks")]
-    for files, others, what in ((*found, "mask"), (*found[::-1], "image")):
+    image_of, mask_of = _files(folder / "images"), _files(folder / "masks")
+    for files, others, what in (
+        (image_of, mask_of, "mask"),
+        (mask_of, image_of, "image"),
+    ):
         for stem, file in files.items():
             if stem not in others:
                 raise ValueError(f"{file} has no {what} of its name beside it")
-    return [Pair(file, found[1][stem]) for stem, file in found[0].items()]
+    return [Pair(file, mask_of[stem]) for stem, file in image_of.items()]
 
 
 def _files(folder: Path) -> dict[str, Path]:
     """Stem -> file, in alphabetical order."""
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}; the layout is SPLIT/images, SPLIT/masks")
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(folder.glob("[!.]*")):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
-            if file.stem in found:
-                raise ValueError(f"{found[file.stem]} and {file} have one name")
-            found[file.stem] = file
-    if not found:
-        known = ", ".join(sorted(SUFFIXES))
-        raise ValueError(f"{folder} has no images; their names end in {known}")
-    return found
+        if folders.is_image(file):
+            if file.stem in files:
+                raise ValueError(f"{files[file.stem]} and {file} have one name")
+            files[file.stem] = file
+    folders.check_images(folder, files)
+    return files
 
 
 def _split(pairs: Sequence[Pair], code: Code) -> Split:
@@ -132,3 +133,14 @@ def _mask(pair: Pair, code: Code) -> np.ndarray:
     if code.threshold:
         return (stored >= code.threshold).astype(np.uint8)
     return dense.recoded(stored, str(pair.mask), code.values, code.ignored)
+
+
+def write_sample(folder: Path) -> dict[str, Any]:
+    """Images of noise and masks of 0 and 1: 24 for training, 4 for test."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 4)):
+        for number in range(count):
+            for name, values in (("images", 256), ("masks", 2)):
+                pixels = rng.integers(0, values, (5, 4), np.uint8)
+                images.write(folder / part / name / f"{number}.png", pixels)
+    return {"path": str(folder)}

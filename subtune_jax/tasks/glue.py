@@ -14,16 +14,16 @@ that contradict its training pairs on purpose, and is left out as usual.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax.core import losses
-from subtune_jax.core.contracts import Task
-from subtune_jax.core.registry import near
+from subtune_jax import Task
+from subtune_jax.core import losses, registry
 from subtune_jax.data import agreement, text_tasks, tfds_texts
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
+TINY: dict[str, Any] = {}  # no form is smaller; TFDS prepares or mocks the data
 ONE = ("sentence",)
 TWO = ("sentence1", "sentence2")
 INFERENCE = ("premise", "hypothesis")
@@ -62,16 +62,17 @@ def make(
     Args:
       dataset: one of the eight names in `PRESETS`.
       mismatched: of "mnli" only: whether test is of other genres than training.
-      validation_examples: cut from training, stratified; None for a tenth of training,
-        at most 2,000.
+      validation_examples: how many are cut from training, 1 or more, stratified; None
+        for a tenth of training, at most 2,000.
       seed: of that cut.
-      data_dir: where TFDS prepared it; None for TFDS's default.
+      data_dir: the folder where TFDS prepared it; None for TFDS's default.
 
     Raises:
       ValueError: there is no such task, or it is not prepared.
     """
     if dataset not in PRESETS:
-        raise ValueError(f"no task of GLUE named {dataset!r}; {near(dataset, PRESETS)}")
+        known = registry.near(dataset, PRESETS)
+        raise ValueError(f"no task of GLUE named {dataset!r}; {known}")
     if mismatched and dataset != "mnli":
         raise ValueError(
             f"mismatched=True; only 'mnli' has such pairs, not {dataset!r}"

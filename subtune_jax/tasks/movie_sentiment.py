@@ -9,17 +9,21 @@ Source: Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment
 Analysis of Social Media Text", ICWSM 2014, after the reviews of Pang and Lee; MIT.
 """
 
+import io
+import tarfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from subtune_jax import fetch
-from subtune_jax.core.contracts import Task
+from subtune_jax import Task, fetch
 from subtune_jax.data import splits, text_tasks
 from subtune_jax.fetch import archives
 
+TINY: dict[str, Any] = {}  # no form is smaller; the files may be `write_sample`'s
 CLASSES = ("negative", "positive")
+ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 MOST_BYTES = 1 << 24  # there are 1.4 million
 
@@ -32,11 +36,11 @@ def make(
     """The sign of the mean rating, or the mean rating itself.
 
     Args:
-      fractions: of training, validation and test, stratified.
+      fractions: of training, validation and test, which sum to 1; stratified.
       regression: whether to learn the mean rating, in [-4, 4].
       seed: of the cut.
     """
-    archive = fetch.path("movie_sentiment") / "hutto_ICWSM_2014.tar.gz"
+    archive = fetch.path("movie_sentiment") / ARCHIVE
     lines = archives.read(archive, FILE, MOST_BYTES).decode("utf-8").splitlines()
     rows = [line.split("\t") for line in lines]  # number, rating, sentence
     ratings = np.array([float(rating) for _, rating, _ in rows])
@@ -54,3 +58,17 @@ def make(
         "movie_sentiment", classes, read, labels, fractions=fractions, seed=seed
     )
     return text_tasks.regression(task) if regression else task
+
+
+def write_sample(folder: Path) -> dict[str, Any]:
+    """The archive as the data set has it: 40 sentences for and against."""
+    rows = [
+        f"{number}\t{(-1) ** number * (1 + number / 20)}\tsentence {number}\n"
+        for number in range(40)
+    ]
+    content = "".join(rows).encode()
+    member = tarfile.TarInfo(FILE)
+    member.size = len(content)
+    with tarfile.open(folder / ARCHIVE, "w:gz") as archive:
+        archive.addfile(member, io.BytesIO(content))
+    return {}

@@ -12,13 +12,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from subtune_jax import fetch
-from subtune_jax.core.contracts import Task
+from subtune_jax import Task, fetch
 from subtune_jax.data import images, splits
 
+TINY: dict[str, Any] = {}  # no form is smaller; the files may be `write_sample`'s
 TOPICS = {
     "buildings": ("buildings",),
     "fruit and vegetables": ("food/fruit", "food/vegetables"),
@@ -50,7 +51,7 @@ def make(fractions: Sequence[float] = (0.6, 0.15, 0.25), seed: int = 0) -> Task:
     """The eight topics, 56 to 146 drawings each.
 
     Args:
-      fractions: of training, validation and test, stratified.
+      fractions: of training, validation and test, which sum to 1; stratified.
       seed: of the cut.
     """
     files, labels = _distinct(fetch.path("openclipart"))
@@ -74,10 +75,10 @@ def _distinct(root: Path) -> tuple[list[Path], np.ndarray]:
     files, labels = [], []
     for label, folders in enumerate(TOPICS.values()):
         for folder in folders:
-            found = sorted((root / folder).rglob("*.png"))
-            found = [file for file in found if _wanted(file)]
-            files += found
-            labels += [label] * len(found)
+            drawings = sorted((root / folder).rglob("*.png"))
+            drawings = [file for file in drawings if _wanted(file)]
+            files += drawings
+            labels += [label] * len(drawings)
     contents = [hashlib.sha256(file.read_bytes()).digest() for file in files]
     kept = splits.distinct(contents, np.array(labels))
     return [files[i] for i in kept], np.array(labels)[kept]
@@ -96,3 +97,13 @@ def _wanted(file: Path) -> bool:
     small = width * height <= images.MAX_PIXELS
     twin = TWINS & {file.stem, f"{file.parent.name}/{file.stem}"}
     return small and not twin and NOT_THINGS.isdisjoint(file.parts)
+
+
+def write_sample(folder: Path) -> dict[str, Any]:
+    """Files as the collection has them: eight drawings of noise for each topic."""
+    rng = np.random.default_rng(0)
+    for label, (first, *_) in enumerate(TOPICS.values()):
+        for letter in "abcdefgh":
+            drawing = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            images.write(folder / first / f"{label}{letter}.png", drawing)
+    return {}

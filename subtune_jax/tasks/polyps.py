@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from subtune_jax.core.contracts import Split, Task
+from subtune_jax import Split, Task
 from subtune_jax.data import dense, splits
 
 TINY = {"examples": 60, "image_size": 16}  # arguments of the smallest useful one
@@ -30,11 +30,11 @@ def make(
     """The task of finding polyps: background and polyp, by mDice, mIoU beside it.
 
     Args:
-      examples: of all three splits together.
-      image_size: height and width in pixels.
+      examples: how many scenes there are in all three splits together, 3 or more.
+      image_size: height and width in pixels, 16 or more.
       raised: the least and the most that polyps stand out by colour, light and shade:
         0 not at all, 1 as round ones do; more exaggerates.
-      fractions: of training, validation and test.
+      fractions: of training, validation and test, which sum to 1.
       seed: of the scenes and of the cut.
 
     Raises:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subtune_jax.core.contracts import Task
-from subtune_jax.core.registry import near
+from subtune_jax import Task
+from subtune_jax.core import registry
 from subtune_jax.data import splits
 
 TINY = {"examples": 80, "image_size": 16}  # arguments of the smallest useful one
@@ -20,10 +20,10 @@ ANGLES = 12
 DISTANCES = 6
 PLAIN = ("disc", "square", "triangle")
 CLASSES = {
-    "count": tuple(str(count + 1) for count in range(COUNTS)),
-    "location": tuple(f"row {i} column {j}" for i in range(GRID) for j in range(GRID)),
-    "orientation": tuple(f"{180 * i // ANGLES} degrees" for i in range(ANGLES)),
-    "distance": tuple(str(step) for step in range(DISTANCES)),
+    "count": tuple(map(str, range(1, COUNTS + 1))),
+    "location": tuple([f"row {i} column {j}" for i, j in np.ndindex(GRID, GRID)]),
+    "orientation": tuple([f"{180 * i // ANGLES} degrees" for i in range(ANGLES)]),
+    "distance": tuple(map(str, range(DISTANCES))),
 }
 
 
@@ -42,10 +42,11 @@ def make(
     six steps.
 
     Args:
-      property: count, location, orientation or distance.
-      examples: of all three splits together.
-      image_size: height and width in pixels.
-      fractions: of training, validation and test, stratified.
+      property: "count", "location", "orientation" or "distance".
+      examples: how many scenes there are in all three splits together, at least as many
+        as there are classes.
+      image_size: height and width in pixels, 16 or more.
+      fractions: of training, validation and test, which sum to 1; stratified.
       seed: of the scenes and of the cut.
 
     Raises:
@@ -53,7 +54,8 @@ def make(
         are fewer examples than classes.
     """
     if property not in CLASSES:
-        raise ValueError(f"no property named {property!r}; {near(property, CLASSES)}")
+        known = registry.near(property, CLASSES)
+        raise ValueError(f"no property named {property!r}; {known}")
     if image_size < 16:
         raise ValueError(f"image_size={image_size} is too small to draw on; 16 is not")
     classes = CLASSES[property]

@@ -4,19 +4,21 @@
     reviews/train.csv   reviews/test.csv     without a file `validation` (or `val`,
     reviews/validation.csv                   `dev`) a part of `train` is held out
 
-How files are read, and what is a mistake in them, is said in `text_rows`.
+How files are read, and what is a mistake in them, is said in `data/text_files.py`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from subtune_jax.core.contracts import Split, Task
-from subtune_jax.core.registry import near
+from subtune_jax import Split, Task
+from subtune_jax.core import registry
 from subtune_jax.data import splits, text_files, text_tasks
 from subtune_jax.data.text_files import Table
 
+TINY: dict[str, Any] = {}  # beside what `write_sample` returns
 Load = Callable[[Path], Table]
 
 
@@ -39,13 +41,13 @@ def make(
     Args:
       path: of the file, or of the folder with files `train` and `test`.
       text: the column with the text; it may be empty.
-      pair: the column with the second text, of sentence pairs.
+      pair: the column with the second text of sentence pairs; None where there is none.
       label: the column with the label.
       regression: whether labels are numbers, to be learnt as such.
-      delimiter: between columns; None for that of the file's suffix.
-      validation: fraction cut from the one file, or from training where there is no
-        file for it.
-      test: fraction cut from the one file; a folder has a file for it.
+      delimiter: the character between columns; None for that of the file's suffix.
+      validation: fraction in (0, 1) cut from the one file, or from training where there
+        is no file for it; of a folder also how many examples.
+      test: fraction in (0, 1) cut from the one file; a folder has a file for it.
       seed: of the cut.
 
     Raises:
@@ -97,33 +99,33 @@ def _of_file(
 def _of_folder(
     root: Path, load: Load, label: str, validation: float, seed: int
 ) -> Task:
-    there, tested = _needed(root, "train"), _needed(root, "test")
-    given = _file(root, ("validation", "val", "dev"))
-    table = load(there)
-    classes = _classes(table, there, label)
-    train, test = _split(table, classes), _split(load(tested), classes)
-    if given is None:
+    train_file, test_file = _needed(root, "train"), _needed(root, "test")
+    validation_file = _file(root, ("validation", "val", "dev"))
+    table = load(train_file)
+    classes = _classes(table, train_file, label)
+    train, test = _split(table, classes), _split(load(test_file), classes)
+    if validation_file is None:
         train, held_out = text_tasks.hold_out(train, validation, seed)
     else:
-        held_out = _split(load(given), classes)
+        held_out = _split(load(validation_file), classes)
     return Task("text_file", classes, train, held_out, test)
 
 
 def _needed(root: Path, stem: str) -> Path:
-    found = _file(root, (stem,))
-    if found is None:
-        there = ", ".join(sorted(file.name for file in root.iterdir())) or "nothing"
+    file = _file(root, (stem,))
+    if file is None:
+        there = ", ".join(sorted(other.name for other in root.iterdir())) or "nothing"
         ends = ", ".join(text_files.SUFFIXES)
         raise ValueError(f"{root} has no file {stem} with {ends}; there is {there}")
-    return found
+    return file
 
 
 def _file(root: Path, stems: tuple[str, ...]) -> Path | None:
     names = [f"{stem}{suffix}" for stem in stems for suffix in text_files.SUFFIXES]
-    found = [root / name for name in names if (root / name).is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{root} has both {found[0].name} and {found[1].name}")
-    return found[0] if found else None
+    files = [root / name for name in names if (root / name).is_file()]
+    if len(files) > 1:
+        raise ValueError(f"{root} has both {files[0].name} and {files[1].name}")
+    return files[0] if files else None
 
 
 def _classes(table: Table, file: Path, label: str) -> tuple[str, ...]:
@@ -142,7 +144,15 @@ def _split(table: Table, classes: tuple[str, ...]) -> Split:
     numbers = {name: number for number, name in enumerate(classes)}
     for label, place in zip(table.labels, table.places, strict=True):
         if label not in numbers:
-            known = near(label, classes)
+            known = registry.near(label, classes)
             raise ValueError(f"{place}: label {label!r} is not in training; {known}")
     labels = [numbers[label] for label in table.labels]
     return text_tasks.split(table, np.array(labels, np.int32))
+
+
+def write_sample(folder: Path) -> dict[str, Any]:
+    """One file of 40 sayings in two classes, whose names are numbers as well."""
+    rows = [f"saying {number}\t{number % 2}\n" for number in range(40)]
+    file = folder / "sayings.tsv"
+    file.write_text("".join(["text\tlabel\n", *rows]), "utf-8")
+    return {"path": str(file)}

@@ -4,8 +4,12 @@ It must have been prepared in a format with random access:
 `tfds.builder(NAME, file_format="array_record").download_and_prepare()`.
 """
 
-from subtune_jax.core.contracts import Task
+from typing import Any
+
+from subtune_jax import Task
 from subtune_jax.data import tfds_images
+
+TINY: dict[str, Any] = {}  # no form is smaller; TFDS prepares or mocks the data
 
 
 def make(
@@ -26,7 +30,7 @@ def make(
       test: its slice for the result; it must not overlap with either.
       image_key: the feature with the image.
       label_key: the feature with the label, a `ClassLabel`.
-      data_dir: where it was prepared; None for TFDS's default.
+      data_dir: the folder where TFDS prepared it; None for TFDS's default.
     """
     return tfds_images.task(
         "tfds",

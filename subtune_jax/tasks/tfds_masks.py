@@ -5,9 +5,12 @@ It must have been prepared in a format with random access, as for `tasks/tfds.py
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
-from subtune_jax.core.contracts import Task
+from subtune_jax import Task
 from subtune_jax.data import dense, tfds_images
+
+TINY: dict[str, Any] = {}  # no form is smaller; TFDS prepares or mocks the data
 
 
 def make(
@@ -27,15 +30,16 @@ def make(
     Args:
       dataset: its name, with its config if it has several.
       classes: their names, the background first: mDice leaves it out.
-      values: of the masks that stand for the classes, in their order; none for 0, 1
-        and so on.
-      ignored: values of pixels that do not count, as 255 does if it is no class.
+      values: of the masks that stand for the classes, in their order, each in
+        [0, 255]; none for 0, 1 and so on.
+      ignored: values in [0, 255] of pixels that do not count, as 255 does if it is no
+        class.
       train: its slice for training.
       validation: its slice for choosing; it must not overlap with training.
       test: its slice for the result; it must not overlap with either.
       image_key: the feature with the image.
       mask_key: the feature with the mask, one channel.
-      data_dir: where it was prepared; None for TFDS's default.
+      data_dir: the folder where TFDS prepared it; None for TFDS's default.
 
     Raises:
       ValueError: as `tfds_images.dense_task`, or the values do not fit the classes;

@@ -20,13 +20,15 @@ where there are two classes, as here, and evaluates on the validation part of ev
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from subtune_jax.core.contracts import Split, Task
-from subtune_jax.core.registry import check_choice, near
+from subtune_jax import Split, Task
+from subtune_jax.core import registry
 from subtune_jax.data import agreement, text_files, text_tasks, tfds_texts
 
+TINY: dict[str, Any] = {}  # no form is smaller; TFDS prepares or mocks the data
 CLASSES = ("entailment", "neutral", "contradiction")
 NUMBERS = {"entails": 0, "not_entailment": 1} | {
     name: number for number, name in enumerate(CLASSES)
@@ -58,16 +60,16 @@ def make(
       test: "mnli", "mnli_mismatched", "snli", "scitail", "rte" or "sick".
       path: of the file of SICK, with the columns sentence_A, sentence_B and
         entailment_judgment; of no other test.
-      validation_examples: cut from training, stratified; None for a tenth of training,
-        at most 2,000.
+      validation_examples: how many are cut from training, 1 or more, stratified; None
+        for a tenth of training, at most 2,000.
       seed: of that cut.
-      data_dir: where TFDS prepared the sets; None for TFDS's default.
+      data_dir: the folder where TFDS prepared the sets; None for TFDS's default.
 
     Raises:
       ValueError: there is no such set, or it is not there.
     """
-    check_choice("train", train, TRAIN)
-    check_choice("test", test, [*TEST, "sick"])
+    registry.check_choice("train", train, TRAIN)
+    registry.check_choice("test", test, [*TEST, "sick"])
     if (path is not None) != (test == "sick"):
         hint = "path is of 'sick', whose file SICK_test_annotated.txt it names"
         raise ValueError(f"test={test!r} and path={path!r}; {hint}")
@@ -88,9 +90,9 @@ def make(
 def _prepared(
     dataset: str, piece: str, columns: tuple[str, str], data_dir: str | None
 ) -> Split:
-    found, names = tfds_texts.split(dataset, piece, columns, data_dir=data_dir)
+    split, names = tfds_texts.split(dataset, piece, columns, data_dir=data_dir)
     numbers = np.array([NUMBERS[name] for name in names], np.int32)
-    return found._replace(labels=numbers[found.labels])
+    return split._replace(labels=numbers[split.labels])
 
 
 def _sick(file: Path) -> Split:
@@ -99,6 +101,6 @@ def _sick(file: Path) -> Split:
     for label, place in zip(table.labels, table.places, strict=True):
         if label.lower() not in CLASSES:
             what = f"{place}: label {label!r} is no class"
-            raise ValueError(f"{what}; {near(label.lower(), CLASSES)}")
+            raise ValueError(f"{what}; {registry.near(label.lower(), CLASSES)}")
     labels = [NUMBERS[label.lower()] for label in table.labels]
     return text_tasks.split(table, np.array(labels, np.int32))

@@ -10,15 +10,16 @@ definitions of the structured tasks are written from memory of that code.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax.core.contracts import Task
-from subtune_jax.core.registry import near
+from subtune_jax import Task
+from subtune_jax.core import registry
 from subtune_jax.data import tfds_images
 from subtune_jax.data.tfds_images import Target
 
+TINY: dict[str, Any] = {}  # no form is smaller; TFDS prepares or mocks the data
 TENTH = ("train[:800]", "train[90%:]", "test")
 OFFICIAL = ("train[:800]", "validation", "test")
 FIFTHS = ("train[:800]", "train[60%:80%]", "train[80%:]")
@@ -27,7 +28,7 @@ HALVED = ("train[:800]", "test[:50%]", "test[50%:]")
 
 
 def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(str(number) for number in range(count))
+    return tuple(map(str, range(count)))
 
 
 def _between(limits: Sequence[float], value: float) -> int:
@@ -117,13 +118,13 @@ def make(dataset: str = "cifar100", data_dir: str | None = None) -> Task:
 
     Args:
       dataset: one of the nineteen names in `PRESETS`.
-      data_dir: where TFDS prepared it; None for TFDS's default.
+      data_dir: the folder where TFDS prepared it; None for TFDS's default.
 
     Raises:
       ValueError: there is no such task.
     """
     if dataset not in PRESETS:
-        known = near(dataset, PRESETS)
+        known = registry.near(dataset, PRESETS)
         raise ValueError(f"no task of VTAB named {dataset!r}; {known}")
     source, slices, target, brightness = PRESETS[dataset]
     return tfds_images.task(

@@ -10,7 +10,7 @@ import numpy as np
 
 from subtune_jax.core.contracts import HEAD
 from subtune_jax.core.method import Evidence
-from subtune_jax.data import augment, batches, dataset, inputs
+from subtune_jax.data import augment, batches, dataset
 from subtune_jax.training.setup import Setup
 
 VIEW = augment.Augment(crop=0.2, flip=True, colour=0.4)
@@ -42,7 +42,7 @@ def make(setup: Setup) -> Evidence:
 
 
 def _loss(setup: Setup, params: Any, batch: Batch) -> jax.Array:
-    targets = inputs.target(batch["labels"], len(setup.task.classes))
+    targets = dataset.target(batch["labels"], len(setup.task.classes))
     apply, stats = setup.backbone.apply, setup.variables.stats
     logits, _ = apply(params, stats, batch["inputs"])
     return setup.task.loss(logits, targets).mean()
@@ -61,7 +61,7 @@ def _random(setup: Setup, key: jax.Array) -> Any:
 
 def _batches(setup: Setup, count: int) -> Iterator[Batch]:
     for images, labels in _read(setup, count):
-        seen = inputs.normalize(setup.backbone, jnp.asarray(images))
+        seen = dataset.normalize(setup.backbone, jnp.asarray(images))
         yield {"inputs": seen, "labels": labels}
 
 
@@ -71,7 +71,7 @@ def _views(setup: Setup, count: int) -> Iterator[Batch]:
     @jax.jit
     def seen(drawn: jax.Array, images: jax.Array) -> jax.Array:
         one = functools.partial(augment.single, VIEW)
-        return inputs.normalize(setup.backbone, jax.vmap(one)(drawn, images))
+        return dataset.normalize(setup.backbone, jax.vmap(one)(drawn, images))
 
     for step, (images, labels) in enumerate(_read(setup, count)):
         drawn = augment.draw(VIEW, seed, step, 2 * len(images))

@@ -13,8 +13,7 @@ from subtune_jax.core.contracts import Params
 from subtune_jax.core.devices import AXIS
 from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Probe
-from subtune_jax.data import dense
-from subtune_jax.data import inputs as inputs_
+from subtune_jax.data import dataset, dense
 from subtune_jax.optim import additive
 from subtune_jax.optim.dynamic_mask import Moving
 from subtune_jax.sparse_step import interpreter
@@ -60,7 +59,7 @@ def sums(recipe, look, state, fixed, piece, part=0):
 
 def _loss(recipe, whole, partial, state, fixed, piece, key):
     """The loss summed over rows; (sums over rows, statistics)."""
-    inputs, targets = inputs_.labelled(
+    inputs, targets = dataset.labelled(
         fixed.resident, piece, recipe.classes, recipe.augment
     )
     x, weight = enter(recipe, inputs), piece["weight"]
@@ -130,5 +129,5 @@ def network(recipe, flat: Flat, whole: Flat) -> Params:
 def enter(recipe, inputs: jax.Array) -> jax.Array:
     """Images are normalised; activations of a later block pass as they are."""
     if recipe.start is None:
-        return inputs_.enter(recipe.backbone, inputs, recipe.dtype)
+        return dataset.enter(recipe.backbone, inputs, recipe.dtype)
     return inputs.astype(recipe.dtype)

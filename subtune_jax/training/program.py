@@ -13,7 +13,7 @@ from subtune_jax.core.contracts import Variables
 from subtune_jax.core.devices import Devices
 from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Selector, hold
-from subtune_jax.data import augment, batches, dataset, inputs
+from subtune_jax.data import augment, batches, dataset, 
 from subtune_jax.data.augment import Augment
 from subtune_jax.data.batches import Feed, Rows
 from subtune_jax.data.dataset import Examples
@@ -228,7 +228,7 @@ def _entrance(
     if not wanted or backbone.drops or start == backbone.blocks[0]:
         return None, lambda examples: examples
     first = jnp.asarray(setup.train.read(np.zeros(1, int)))
-    first = inputs.enter(backbone, first, jnp.float32)
+    first = dataset.enter(backbone, first, jnp.float32)
     apply = functools.partial(backbone.apply, stop=start)
     output, _ = jax.eval_shape(apply, *setup.variables, first)
     size = output.size * jnp.dtype(dtype(setup)).itemsize * len(setup.train.labels)

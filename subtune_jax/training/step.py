@@ -25,7 +25,7 @@ from subtune_jax.core.contracts import Backbone, Params
 from subtune_jax.core.devices import AXIS
 from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Additive, Seen
-from subtune_jax.data import inputs as inputs_
+from subtune_jax.data import dataset
 from subtune_jax.data.augment import NONE, Augment
 from subtune_jax.optim import dynamic_mask
 from subtune_jax.optim.dynamic_mask import Moving, Rule
@@ -239,7 +239,7 @@ def make_predict(
             for path, where in positions.items()
         }
         whole = {path: v for path, v in values.items() if path not in partial}
-        inputs, _ = inputs_.lookup(fixed.resident, piece)
+        inputs, _ = dataset.lookup(fixed.resident, piece)
         outputs, _ = recipe.backbone.apply(
             loss.network(recipe, {**fixed.frozen, **partial}, whole),
             state.stats,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from subtune_jax.core.contracts import Split
-from subtune_jax.data import augment, batches, dataset, dense, inputs
+from subtune_jax.data import augment, batches, dataset, dense
 
 CLASSES, SMALL, SIZE = 3, (2, 3), (7, 9)
 
@@ -138,7 +138,7 @@ def test_masks_move_with_their_images(what):
     feed = batches.training(dataset.resident(images, masks), rows, 3, made)
     moved = 0
     for piece in feed.pieces(0, 4):
-        found, targets = inputs.labelled(feed.resident, piece, 2, made)
+        found, targets = dataset.labelled(feed.resident, piece, 2, made)
         assert targets.dtype == jnp.uint8
         seen = np.asarray(found)[..., 0]
         sure = np.abs(seen - 100) > 60  # no mixture: the nearest has a quarter or more
@@ -197,8 +197,8 @@ def test_masks_stream_as_they_are_stored():
         where = here["index"]
         np.testing.assert_array_equal(images[where], there["inputs"])
         np.testing.assert_array_equal(masks[where], there["labels"])
-        one = inputs.labelled(stored.resident, here, 2, flip)
-        other = inputs.labelled({}, there, 2, flip)
+        one = dataset.labelled(stored.resident, here, 2, flip)
+        other = dataset.labelled({}, there, 2, flip)
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from subtune_jax import fetch
 from subtune_jax.core import losses, registry
 from subtune_jax.core.contracts import Split
-from subtune_jax.data import dataset, splits, text_tasks
+from subtune_jax.data import dataset, orange_files, splits, text_tasks
 from subtune_jax.fetch import archives
 from subtune_jax.tasks import movie_sentiment
 
@@ -101,13 +101,6 @@ def test_white_space_makes_no_difference_and_pairs_are_not_their_sum():
     assert one != text_tasks.content({"text": "a", "pair": "b c"})
 
 
-def write_orange(file, rows):
-    lines = ["Category\tText", "d\tstring", "class\t", ""]
-    lines += [f"{label}\t{text}" for label, text in rows]
-    file.write_text("\n".join(lines) + "\n", "utf-8")
-    return file
-
-
 def test_training_texts_that_are_in_test_or_contradict_each_other_are_left_out(
     tmp_path,
 ):
@@ -118,13 +111,10 @@ def test_training_texts_that_are_in_test_or_contradict_each_other_are_left_out(
     ]
     train += [("a", "twice"), ("b", "twice"), ("b", "tested")]
     test = [("a", "tested"), ("b", "t"), ("b", "t")]
-    task = text_tasks.orange(
-        "x",
-        write_orange(tmp_path / "train.tab", train),
-        write_orange(tmp_path / "test.tab", test),
-        0.25,
-        seed=0,
-    )
+    files = tmp_path / "train.tab", tmp_path / "test.tab"
+    for file, rows in zip(files, (train, test), strict=True):
+        orange_files.write(file, rows)
+    task = orange_files.task("x", *files, 0.25, seed=0)
     assert task.classes == ("a", "b")
     assert texts(task.test) == ["tested", "t", "t"]
     assert task.test.labels.tolist() == [0, 1, 1]

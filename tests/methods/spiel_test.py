@@ -9,7 +9,7 @@ from subtune_jax.backbones import mlp
 from subtune_jax.core import devices, losses, trees
 from subtune_jax.core.method import Evidence
 from subtune_jax.data import batches as data
-from subtune_jax.data import dataset, inputs
+from subtune_jax.data import dataset
 from subtune_jax.methods import spiel
 from subtune_jax.optim import dynamic_mask, mask_rule, optimizer, partition
 from subtune_jax.training import loop, step
@@ -94,7 +94,7 @@ def literal(world, start):
     found, history = {}, []
     rate = optimizer.make("adam", learning_rate=3e-2).schedule(STEPS)
     for done, where in enumerate(batches(world)[1]):
-        x = inputs.normalize(backbone, jnp.asarray(images[where]))
+        x = dataset.normalize(backbone, jnp.asarray(images[where]))
         tree = trees.nest({p: jnp.asarray(z, jnp.float32) for p, z in now.items()})
         grads = {
             p: np.asarray(g, np.float64)

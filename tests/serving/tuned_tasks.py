@@ -9,7 +9,7 @@ import numpy as np
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import Variables
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 from subtune_jax.serving import multitask
 
 SIZES = {"tile": 4, "batch": 8}
@@ -34,7 +34,7 @@ def alone(backbone, variables, images):
     """What a separate model answers; the base, features."""
     params, stats = variables
     below = {block: own for block, own in params.items() if block != "head"}
-    x = features(backbone.apply, below, stats, inputs.normalize(backbone, images))
+    x = features(backbone.apply, below, stats, dataset.normalize(backbone, images))
     if "head" in params:
         x = backbone.apply(params, stats, x, start="head")[0]
     return np.asarray(x)

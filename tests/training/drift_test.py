@@ -6,7 +6,7 @@ import pytest
 
 from subtune_jax.commands import configs
 from subtune_jax.core import losses
-from subtune_jax.data import inputs
+from subtune_jax.data import dataset
 from subtune_jax.training import drift, results, setup
 
 
@@ -22,7 +22,7 @@ def made():
 
 
 def features(made, params, count):
-    images = inputs.normalize(made.backbone, made.validation.read(np.arange(count)))
+    images = dataset.normalize(made.backbone, made.validation.read(np.arange(count)))
     return made.backbone.apply(params, made.variables.stats, images, stop="head")[0]
 
 

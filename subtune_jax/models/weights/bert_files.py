@@ -81,8 +81,8 @@ def read_config(folder: Path) -> Config:
         or a network that this one is not.
     """
     path = folder / "config.json"
-    found = _json(path)
-    kind = found.get("model_type")
+    entries = _json(path)
+    kind = entries.get("model_type")
     if kind not in KINDS:
         near = registry.near(str(kind), KINDS)
         raise ValueError(f"{path}: no model_type named {kind!r}; {near}")
@@ -92,16 +92,18 @@ def read_config(folder: Path) -> Config:
         ("position_embedding_type", ("absolute",)),
         ("is_decoder", (False,)),
     ):
-        if found.get(key, known[0]) not in known:
-            raise ValueError(f"{path}: {key} is {found[key]!r}; there is {known[0]!r}")
+        if entries.get(key, known[0]) not in known:
+            raise ValueError(
+                f"{path}: {key} is {entries[key]!r}; there is {known[0]!r}"
+            )
 
     def count(key: str, silent: int | None = None, least: int = 1) -> int:
-        value = found.get(key, silent)
+        value = entries.get(key, silent)
         if type(value) is not int or value < least:
             raise ValueError(f"{path}: {key} is {value!r}; there are {least}, ...")
         return value
 
-    epsilon = found.get("layer_norm_eps", 1e-12)
+    epsilon = entries.get("layer_norm_eps", 1e-12)
     if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
         what = f"layer_norm_eps is {epsilon!r}"
         raise ValueError(f"{path}: {what}; there are numbers in (0, 1)")
@@ -187,9 +189,9 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"no {path.name} in {path.parent}; there should be one")
     try:
-        found = json.loads(path.read_text("utf-8"))
+        entries = json.loads(path.read_text("utf-8"))
     except ValueError as error:  # of JSON or of UTF-8
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__}; there are objects")
-    return found
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} holds {type(entries).__name__}; there are objects")
+    return entries

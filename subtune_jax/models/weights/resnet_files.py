@@ -27,7 +27,7 @@ def load(path: str | Path, shapes: Variables) -> Variables:
     """
     arrays = weight_files.read(path)
     wrapped = all(name.startswith(WRAPPER) for name in arrays)
-    found = {}
+    renamed = {}
     for name, array in arrays.items():
         owner, _, leaf = name[len(WRAPPER) * wrapped :].rpartition(".")
         # A classifier is new for every task; counts of batches have no meaning here.
@@ -38,5 +38,5 @@ def load(path: str | Path, shapes: Variables) -> Variables:
         # A name we do not know stays as it is, and `fill` refuses it.
         for pattern, replacement in RENAMES:
             owner = re.sub(f"^{pattern}$", replacement, owner)
-        found[f"{owner}/{LEAVES.get(leaf, leaf)}"] = array
-    return weight_files.fill(shapes, found, path)
+        renamed[f"{owner}/{LEAVES.get(leaf, leaf)}"] = array
+    return weight_files.fill(shapes, renamed, path)

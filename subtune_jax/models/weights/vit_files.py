@@ -28,14 +28,14 @@ def load(path: Path, shapes: Variables, heads: int) -> Variables:
     """
     arrays = weight_files.read(path)
     layout = vit_layouts.detect(arrays, path)
-    found = entries(arrays, layout, heads)
-    table = found.get("embed/position")
+    leaves = entries(arrays, layout, heads)
+    table = leaves.get("embed/position")
     if table is not None:
         tokens = shapes.params["embed"]["position"].shape[0]
-        found["embed/position"] = position_tables.resample(
+        leaves["embed/position"] = position_tables.resample(
             table, tokens, layout.positions
         )
-    return weight_files.fill(shapes, found, path)
+    return weight_files.fill(shapes, leaves, path)
 
 
 def entries(
@@ -46,17 +46,17 @@ def entries(
     Raises:
       ValueError: two arrays have the same path.
     """
-    found: dict[str, np.ndarray] = {}
+    renamed: dict[str, np.ndarray] = {}
     for name, array in _plain(arrays).items():
         if re.fullmatch(layout.ignored, name):
             continue
         for pattern, replacement in layout.renames:
             name = re.sub(pattern, replacement, name)
         for path, part in _parts(name, array, heads).items():
-            if path in found:
+            if path in renamed:
                 raise ValueError(f"two arrays are {path}: {name} comes twice")
-            found[path] = part
-    return found
+            renamed[path] = part
+    return renamed
 
 
 def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

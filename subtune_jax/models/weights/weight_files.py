@@ -130,9 +130,9 @@ def _check_fit(
         if tuple(np.shape(entries[path])) != shapes[path]
     ]
     kinds = {"missing": missing, "extra": extra, "misshaped": misshaped}
-    found = [_list(kind, names) for kind, names in kinds.items() if names]
-    if found:
-        raise ValueError(f"{source} does not fit: {'; '.join(found)}")
+    wrong = [_list(kind, names) for kind, names in kinds.items() if names]
+    if wrong:
+        raise ValueError(f"{source} does not fit: {'; '.join(wrong)}")
 
 
 def _list(kind: str, names: list[str]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from subtune_jax.core import trees
-from subtune_jax.data import augment, batches, inputs
+from subtune_jax.data import augment, batches, dataset
 from subtune_jax.study import timing
 from subtune_jax.subtuning import (
     block_profile,
@@ -185,7 +185,7 @@ def _naive_value(made: Setup, flat: dict[str, Any], block: str) -> float:
     eye = np.eye(len(made.task.classes), dtype=np.float32)
 
     def logits(flat: Any, images: jax.Array) -> jax.Array:
-        x = inputs.normalize(made.backbone, images)
+        x = dataset.normalize(made.backbone, images)
         return made.backbone.apply(trees.nest(flat), stats, x)[0]
 
     def step(flat: Any, state: Any, images: Any, targets: Any) -> tuple[Any, Any]:

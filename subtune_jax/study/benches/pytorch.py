@@ -20,7 +20,7 @@ import numpy as np
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import Mask
-from subtune_jax.data import augment, batches, inputs
+from subtune_jax.data import augment, batches, dataset
 from subtune_jax.methods import full, random
 from subtune_jax.selection import masks
 from subtune_jax.study import timing
@@ -165,9 +165,9 @@ def _batch(made: Setup) -> tuple[np.ndarray, np.ndarray]:
     feed = batches.training(made.train, rows, made.settings["seed"])
     resident: Any = feed.resident
     piece: Any = next(feed.pieces(0, 1))
-    found: Any = inputs.lookup(resident, piece)
+    found: Any = dataset.lookup(resident, piece)
     x, labels = (each[: rows.batch_size] for each in found)
-    return np.array(inputs.normalize(made.backbone, x)), labels.astype(np.int64)
+    return np.array(dataset.normalize(made.backbone, x)), labels.astype(np.int64)
 
 
 def _difference(made: Setup) -> float:

@@ -121,7 +121,7 @@ def with_changes(settings: Settings, *changes: Mapping[str, Any]) -> Settings:
 
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with keys of before under their names of today, in changes too."""
-    today = RENAMED | RENAMED_ARGUMENTS.get(config.get("name"), {})
+    today = RENAMED | RENAMED_ARGUMENTS.get(str(config.get("name")), {})
     return {
         today.get(key, key): renamed(value) if isinstance(value, Mapping) else value
         for key, value in config.items()

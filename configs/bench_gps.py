@@ -14,7 +14,7 @@ each neuron 2.2 passes over the scores, 0.1 % and 1 % of 85.9 million 2.1 and 2.
 
 import ml_collections
 
-from subtune_jax.methods.gps import RIDING
+from subtune_jax import reach
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.task = dict(name="structured", property="count", examples=1000)
     config.backbone = dict(name="vit", variant="S/14", weights=None, image_size=98)
-    config.method = dict(name="random", scope="neuron", count=1, extras=RIDING.pattern)
+    config.method = dict(name="random", scope="neuron", count=1, extras=reach.BIASES)
 
     config.batch_size = 24
     config.train_steps = 100

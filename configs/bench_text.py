@@ -22,13 +22,12 @@ are not cut into the pieces of a tokenizer, so that texts are shorter.
 
 import ml_collections
 
-from subtune_jax.core import registry
-from subtune_jax.methods.gps import RIDING
+from subtune_jax import check_choice, reach
 
 
 def get_config(weights: str = "random") -> ml_collections.ConfigDict:
     """At most 64 tokens a text, one input of every neuron."""
-    registry.check_choice("weights", weights, ("random", "real"))
+    check_choice("weights", weights, ("random", "real"))
     config = ml_collections.ConfigDict()
     config.seed = 0
 
@@ -36,7 +35,7 @@ def get_config(weights: str = "random") -> ml_collections.ConfigDict:
     config.backbone = dict(
         name="bert", weights="minilm" if weights == "real" else None, length=64
     )
-    config.method = dict(name="random", scope="neuron", count=1, extras=RIDING.pattern)
+    config.method = dict(name="random", scope="neuron", count=1, extras=reach.BIASES)
 
     config.batch_size = 32
     config.train_steps = 100

@@ -33,7 +33,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 EXAMPLES = {  # of the official training part
     "cola": 8551,

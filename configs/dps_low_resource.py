@@ -20,7 +20,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
 EXAMPLES = ("300", "500", "1000")

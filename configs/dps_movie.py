@@ -20,7 +20,7 @@ shorter runs: `text_study.py`.
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 FEW = dict(fraction=0.01)
 METHODS = {  # -> learning rate, arguments

@@ -24,7 +24,7 @@ contradiction counts as neutral, there and here.
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 TRAIN = ("mnli", "snli")
 TEST = ("mnli", "snli", "sick", "scitail", "rte")

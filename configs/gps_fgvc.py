@@ -22,7 +22,7 @@ smoothing, no dropped paths (.1 for flowers), no ten last epochs.
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 RELEASED = {  # data set -> K, learning rate, batch size, average, training images here
     "cub": (2, 3e-3, 32, 0.9998, 5394),

@@ -29,7 +29,7 @@ validation and no checkpoint comes between the steps, so that their time is thei
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 
 def get_config(kind: str = "images") -> ml_collections.ConfigDict:

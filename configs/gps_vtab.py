@@ -21,7 +21,7 @@ no dropped paths, which it has in eight of the nineteen (.1 or .2); no ten last 
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 RATES = {  # data set -> learning rate, batch size
     "caltech101": (2e-3, 16),

@@ -11,7 +11,7 @@ The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuni
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 
 def get_config(network: str = "efficientnet_lite0") -> ml_collections.ConfigDict:

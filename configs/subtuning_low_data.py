@@ -37,7 +37,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 
 def get_config(dataset: str = "cifar10") -> ml_collections.ConfigDict:

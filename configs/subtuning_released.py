@@ -35,7 +35,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 
 def get_config(data: str = "cifar100") -> ml_collections.ConfigDict:

@@ -40,7 +40,7 @@ import math
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 DATASETS = ("cifar100", "flowers102", "caltech101", "dmlab")
 NETWORKS = ("resnet50", "vit_b16")

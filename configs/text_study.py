@@ -44,7 +44,7 @@ minutes for `movie`, and 35 to 45 for `r8` beside other work.
 
 import ml_collections
 
-from subtune_jax.core.registry import check_choice
+from subtune_jax import check_choice
 
 TASKS = ("movie", "r8")
 

@@ -18,66 +18,131 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from subtune_jax import delta, scores
     from subtune_jax.commands.train import run
-    from subtune_jax.core.contracts import HEAD, Backbone, Split, Task, Variables
-    from subtune_jax.core.method import Evidence, Selection, Selector
+    from subtune_jax.core import losses, trees
+    from subtune_jax.core.contracts import (
+        HEAD,
+        Backbone,
+        Mask,
+        Params,
+        Split,
+        Task,
+        Variables,
+    )
+    from subtune_jax.core.method import (
+        Additive,
+        Evidence,
+        Moved,
+        Probe,
+        Seeds,
+        Seen,
+        Selection,
+        Selector,
+        hold,
+    )
+    from subtune_jax.core.registry import check_choice, near
     from subtune_jax.optim import dynamic_mask as moving
     from subtune_jax.optim import moments
     from subtune_jax.optim.dynamic_updates import moving_masked
+    from subtune_jax.optim.dynamic_updates import moving_masked as dynamic_masked
     from subtune_jax.optim.masked_updates import compact, masked
-    from subtune_jax.selection import choose, coupled, masks, stability, structured
+    from subtune_jax.selection import (
+        choose,
+        coupled,
+        masks,
+        reach,
+        stability,
+        stages,
+        structured,
+        top_k_traced,
+    )
+    from subtune_jax.selection.scored import score_then_choose
     from subtune_jax.serving import multitask
     from subtune_jax.sparse_step import selected
 
 __all__ = [
+    "Additive",
     "Backbone",
     "Evidence",
     "HEAD",
+    "Mask",
+    "Moved",
+    "Params",
+    "Probe",
+    "Seeds",
+    "Seen",
     "Selection",
     "Selector",
     "Split",
     "Task",
     "Variables",
+    "check_choice",
     "choose",
     "compact",
     "coupled",
     "delta",
+    "dynamic_masked",
+    "hold",
+    "losses",
     "masked",
     "masks",
     "moments",
     "moving",
     "moving_masked",
     "multitask",
+    "near",
+    "reach",
     "run",
+    "score_then_choose",
     "scores",
     "selected",
     "stability",
+    "stages",
     "structured",
+    "top_k_traced",
+    "trees",
 ]
 
 _HOMES = {  # public name -> its module, or its module and its name there
+    "Additive": "core.method:Additive",
     "Backbone": "core.contracts:Backbone",
     "Evidence": "core.method:Evidence",
     "HEAD": "core.contracts:HEAD",
+    "Mask": "core.contracts:Mask",
+    "Moved": "core.method:Moved",
+    "Params": "core.contracts:Params",
+    "Probe": "core.method:Probe",
+    "Seeds": "core.method:Seeds",
+    "Seen": "core.method:Seen",
     "Selection": "core.method:Selection",
     "Selector": "core.method:Selector",
     "Split": "core.contracts:Split",
     "Task": "core.contracts:Task",
     "Variables": "core.contracts:Variables",
+    "check_choice": "core.registry:check_choice",
     "choose": "selection.choose",
     "compact": "optim.masked_updates:compact",
     "coupled": "selection.coupled",
     "delta": "delta",
+    "dynamic_masked": "optim.dynamic_updates:moving_masked",
+    "hold": "core.method:hold",
+    "losses": "core.losses",
     "masked": "optim.masked_updates:masked",
     "masks": "selection.masks",
     "moments": "optim.moments",
     "moving": "optim.dynamic_mask",
     "moving_masked": "optim.dynamic_updates:moving_masked",
     "multitask": "serving.multitask",
+    "near": "core.registry:near",
+    "reach": "selection.reach",
     "run": "commands.train:run",
+    "score_then_choose": "selection.scored:score_then_choose",
     "scores": "scores",
     "selected": "sparse_step.selected",
     "stability": "selection.stability",
+    "stages": "selection.stages",
     "structured": "selection.structured",
+    "top_k_traced": "selection.top_k_traced",
+    "trees": "core.trees",
 }
 
 

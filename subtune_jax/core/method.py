@@ -1,7 +1,8 @@
 """What a method sees, and what it answers: plain containers of arrays and functions.
 
 `Selector` is the contract; `Seen`, `Moved`, `Seeds` and `Probe` are of methods that do
-something during training.
+something during training. A dynamic mask is one that such a method moves. It moves as
+booleans over whole leaves, which are its reach, or as positions in leaves.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -74,10 +75,10 @@ class Selection(NamedTuple):
     * else, of a leaf that `mask` selects in part, its positions: int32 `[k]`, sorted.
 
     Attributes:
-      mask: what the method chose; of a moving method, what it chose to begin with.
+      mask: what the method chose; of a dynamic method, what it chose to begin with.
       extras: what rides along (biases, norms), None for nothing; counted apart.
-      memory: state of a method that moves its mask during training: a tree of arrays,
-        which lives on the devices and in checkpoints, and is the same on every device.
+      memory: state of a dynamic method: a tree of arrays, which lives on the devices
+        and in checkpoints, and is the same on every device.
       additive: what is trained beside the leaves, None for nothing; counted as chosen.
       reach: whole leaves that may ever move, whatever the mask says now; None where the
         mask does not move, or moves as positions.
@@ -94,7 +95,7 @@ class Selection(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a moving method sees of a step, before anything is updated.
+    """What a dynamic method sees of a step, before anything is updated.
 
     Attributes:
       step: int32, steps done before this one: 0 in the first.
@@ -131,7 +132,7 @@ class Seeds(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """What a moving method answers.
+    """What a dynamic method answers.
 
     Attributes:
       selection: with the mask of this very step's update and new memory; other fields

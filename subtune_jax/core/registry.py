@@ -1,6 +1,7 @@
 """The registry: plug-in files by name, and what a typo meant."""
 
 import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -25,9 +26,10 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def plugins(package: str) -> list[str]:
-    """The file names in `subtune_jax/<package>/`: the registry."""
+    """The names of the files in `subtune_jax/<package>/`, sorted: a registry."""
     root = importlib.import_module(f"subtune_jax.{package}")
-    return sorted(module.name for module in pkgutil.iter_modules(root.__path__))
+    files = pkgutil.iter_modules(root.__path__)
+    return sorted(file.name for file in files if not file.ispkg)
 
 
 def check(package: str, name: str) -> None:
@@ -46,11 +48,22 @@ def check_choice(key: str, value: str, known: Iterable[str]) -> None:
 def maker(package: str, name: str) -> Callable[..., Any]:
     """The function `make` of `subtune_jax/<package>/<name>.py`.
 
+    A file without one is a preset, `PRESET = {"name": another file, **arguments}`: the
+    function `make` of that file, with these defaults.
+
     Raises:
-      ValueError: there is no file of that name.
+      ValueError: there is no file of that name, or it presets what is not there.
     """
     check(package, name)
-    return importlib.import_module(f"subtune_jax.{package}.{name}").make
+    module = importlib.import_module(f"subtune_jax.{package}.{name}")
+    if not hasattr(module, "PRESET"):
+        return module.make
+    preset = dict(module.PRESET)
+    make = maker(package, preset.pop("name"))
+    _check_arguments(package, name, make, preset)
+    preset_make = functools.partial(make, **preset)
+    preset_make.__doc__ = make.__doc__
+    return preset_make
 
 
 def arguments(make: Callable[..., Any]) -> dict[str, Any]:
@@ -73,9 +86,15 @@ def load(package: str, spec: Mapping[str, Any]) -> Any:
     keys = dict(spec)
     name = keys.pop("name")
     make = maker(package, name)
+    _check_arguments(package, name, make, keys)
+    return make(**keys)
+
+
+def _check_arguments(
+    package: str, name: str, make: Callable[..., Any], keys: Iterable[str]
+) -> None:
     known = arguments(make)
     for key in keys:
         if key not in known:
             what = f"{package.removesuffix('s')} {name!r} takes no {key!r}"
             raise ValueError(f"{what}; {near(key, known)}")
-    return make(**keys)

@@ -71,6 +71,15 @@ def map_leaves(function: Callable[[str, Any], Any], tree: Any) -> Any:
     )
 
 
+def rebuild(tree: Any, flat: Mapping[str, Any], default: Any = None) -> Any:
+    """A tree of the structure of `tree` that holds `flat[path]`, else `default`.
+
+    >>> rebuild({"a": {"w": 1, "b": 2}}, {"a/w": 3}, 0)
+    {'a': {'b': 0, 'w': 3}}
+    """
+    return map_leaves(lambda path, _: flat.get(path, default), tree)
+
+
 def nearest(wanted: str, paths: Collection[str]) -> str:
     """`"nearest of 8: 'a/b', ..."`: three paths that hold what is most like `wanted`.
 

@@ -21,10 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import registry
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selection import masks
+from subtune_jax import (
+    Evidence,
+    Moved,
+    Seen,
+    Selection,
+    Selector,
+    check_choice,
+    masks,
+    reach,
+)
 
 TINY: dict[str, Any] = {}
 ORDERS = ("random", "ascending", "descending")
@@ -33,7 +39,7 @@ ORDERS = ("random", "ascending", "descending")
 def make(
     period_steps: int = 0,
     order: str = "random",
-    pattern: str = REPEATED,
+    pattern: str = reach.REPEATED,
     extras: str | None = None,
 ) -> Selector:
     """Trains one block at a time.
@@ -53,15 +59,15 @@ def make(
       ValueError: a number out of its range, or an unknown order; in `init`, a pattern
         matches nothing.
     """
-    registry.check_choice("badam order", order, ORDERS)
+    check_choice("badam order", order, ORDERS)
     if period_steps < 0:
         raise ValueError(f"badam {period_steps=}; it must be 0 or more")
 
     def init(evidence: Evidence) -> Selection:
         params, head = evidence.params, evidence.blocks[-1:]
-        inside = masks.find(params, f"(?:{pattern})/.*", head)
-        found = set(map(_block, inside))
-        blocks = [block for block in evidence.blocks if block in found]
+        inside = reach.repeated(evidence, pattern)
+        owners = set(map(_block, inside))
+        blocks = [block for block in evidence.blocks if block in owners]
         period = period_steps or int(evidence.epoch_batches / len(blocks) + 0.5)
         key = jax.random.key_data(jax.random.key(evidence.seed))
         turns = {block: place for place, block in enumerate(blocks)}
@@ -75,9 +81,9 @@ def make(
             "period_steps": np.int32(max(period, 1)),
         }
         first = {path: np.bool_(turns[_block(path)] == 0) for path in inside}
-        reach = masks.fill(params, dict.fromkeys(inside, np.True_))
-        riding = masks.besides(params, reach, extras, head)
-        return Selection(masks.fill(params, first), riding, memory, reach=reach)
+        whole = masks.fill(params, dict.fromkeys(inside, np.True_))
+        riding = masks.besides(params, whole, extras, head)
+        return Selection(masks.fill(params, first), riding, memory, reach=whole)
 
     def update(seen: Seen, selection: Selection) -> Moved:
         memory = selection.memory

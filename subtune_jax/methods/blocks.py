@@ -12,9 +12,7 @@ which here are two names.
 from collections.abc import Sequence
 from typing import Any
 
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.core.registry import near
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Selection, Selector, masks, near
 
 TINY: dict[str, Any] = {"pattern": ".*"}
 

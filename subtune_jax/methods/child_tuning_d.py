@@ -21,11 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import (
+    Evidence,
+    Mask,
+    Selector,
+    choose,
+    reach,
+    score_then_choose,
+    trees,
+)
 
-REPEATED = r"(block|layer|hidden)\d[^/]*"  # names of the blocks that a network repeats
 TINY: dict[str, Any] = {}
 
 
@@ -33,7 +38,7 @@ def make(
     fraction: float = 0.3,
     batches: int = 0,
     clip_norm: float = 1.0,
-    pattern: str = REPEATED,
+    pattern: str = reach.REPEATED,
     outside: bool = True,
 ) -> Selector:
     """Trains a share of the repeated blocks, and all that lies outside them.
@@ -51,19 +56,22 @@ def make(
     """
     choose.share(fraction, 1)  # refuses what is no share before anything is computed
     if batches < 0 or clip_norm < 0:
-        given = f"batches={batches}, clip_norm={clip_norm}"
-        raise ValueError(f"child_tuning_d {given}; both must be 0 or more")
+        raise ValueError(
+            f"child_tuning_d {batches=}, {clip_norm=}; both must be 0 or more"
+        )
 
-    def init(evidence: Evidence) -> Selection:
-        params, head = evidence.params, evidence.blocks[-1:]
-        inside = masks.find(params, f"(?:{pattern})/.*", head)
-        squares = _squares(evidence, inside, batches, clip_norm)
-        mask = masks.fill(params, choose.by_scope(squares, "network", fraction))
-        whole = masks.fill(params, dict.fromkeys(inside, np.True_))
-        extras = masks.besides(params, whole, ".*" if outside else None, head)
-        return Selection(mask, extras)
+    def score(evidence: Evidence, leaves: dict[str, Any]) -> dict[str, jax.Array]:
+        return _squares(evidence, leaves, batches, clip_norm)
 
-    return Selector(init)
+    def best(squares: Any) -> Any:
+        return choose.by_scope(squares, "network", fraction)
+
+    def rest(evidence: Evidence, mask: Mask) -> Mask:
+        del mask
+        return reach.outside(evidence, reach.repeated(evidence, pattern))
+
+    among, extras = f"(?:{pattern})/.*", rest if outside else None
+    return score_then_choose(score, best, among, extras)
 
 
 def _squares(

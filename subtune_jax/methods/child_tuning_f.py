@@ -18,9 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.methods import child_tuning_d
-from subtune_jax.selection import reach
+from subtune_jax import Evidence, Moved, Seen, Selection, Selector, reach
 
 SIDES = 1 << 16  # of the coin
 TINY: dict[str, Any] = {}
@@ -28,7 +26,7 @@ TINY: dict[str, Any] = {}
 
 def make(
     keep_ratio: float = 0.3,
-    pattern: str = child_tuning_d.REPEATED,
+    pattern: str = reach.REPEATED,
     among: str = r".*kernel",
     head: bool = False,
     outside: bool = True,
@@ -64,8 +62,8 @@ def make(
         key = jax.random.wrap_key_data(data, impl="threefry2x32")
         key, mask, grads = jax.random.fold_in(key, seen.step), {}, {}
         for number, (path, marks) in enumerate(sorted(selection.mask.items())):
-            one = jax.random.fold_in(key, number)
-            mask[path] = picked = draw(one, marks.shape, keep_ratio)
+            own = jax.random.fold_in(key, number)
+            mask[path] = picked = draw(own, marks.shape, keep_ratio)
             grads[path] = jnp.where(picked, seen.grads[path] / keep_ratio, 0)
         return Moved(selection._replace(mask=mask), {**seen.grads, **grads})
 

@@ -22,15 +22,13 @@ gradients, ours never. Its scripts turn dropout off below 2000 steps: a matter o
 network here.
 """
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.selection import reach, top_k_traced
+from subtune_jax import Evidence, Moved, Seen, Selection, Selector, reach, stages
 
 TINY: dict[str, Any] = {"update_ratio": 0.25}
 
@@ -62,14 +60,14 @@ def make(
       ValueError: a number out of its range; in `init`, `among` matches nothing, or
         nobody can tell how long the run is.
     """
-    check("dps_dense", drop_ratio, update_ratio, stage_steps)
+    stages.check(drop_ratio, update_ratio, stage_steps)
 
     def init(evidence: Evidence) -> Selection:
-        steps = stage_length("dps_dense", update_ratio, stage_steps, evidence)
+        steps = stages.length(update_ratio, stage_steps, evidence)
         selection = reach.start(evidence, among, head, outside)
         squares = {
             path: np.zeros(leaf.shape, np.float32)
-            for path, leaf in reach.leaves(evidence, selection).items()
+            for path, leaf in reach.values(evidence, selection).items()
         }
         memory = {"squares": squares, "stage_steps": np.asarray(steps, np.int32)}
         return selection._replace(memory=memory)
@@ -79,54 +77,17 @@ def make(
         opens = seen.step % steps == 0
         explores = (seen.step // steps) % 2 == 0
         squares = {
-            path: jnp.where(explores, add(total, seen.grads[path], opens), total)
+            path: jnp.where(
+                explores, stages.add_square(total, seen.grads[path], opens), total
+            )
             for path, total in selection.memory["squares"].items()
         }
         held = {path: selection.mask[path] for path in squares}
         mask = jax.lax.cond(  # only the step that opens the second stage pays for it
-            opens & ~explores, lambda: largest(squares, drop_ratio), lambda: held
+            opens & ~explores, lambda: stages.largest(squares, drop_ratio), lambda: held
         )
         mask = {path: marks | explores for path, marks in mask.items()}
         memory = selection.memory | {"squares": squares}
         return Moved(selection._replace(mask=selection.mask | mask, memory=memory))
 
     return Selector(init, update)
-
-
-def check(
-    method: str, drop_ratio: float, update_ratio: float, stage_steps: int
-) -> None:
-    """Refuses, by ValueError, numbers of `make` that are out of their ranges."""
-    in_range = 0 <= drop_ratio < 1 and 0 < update_ratio <= 1 and stage_steps >= 0
-    if not in_range or stage_steps % 1:
-        given = f"drop_ratio={drop_ratio}, update_ratio={update_ratio}"
-        ranges = "in [0, 1), in (0, 1], and a whole number from 0"
-        raise ValueError(
-            f"{method} {given}, stage_steps={stage_steps}; they must be {ranges}"
-        )
-
-
-def stage_length(
-    method: str, update_ratio: float, stage_steps: int, evidence: Evidence
-) -> int:
-    """Steps of a stage, 1 or more.
-
-    Raises:
-      ValueError: `stage_steps` is 0, and so are the run's steps.
-    """
-    if stage_steps:
-        return int(stage_steps)
-    if evidence.train_steps < 1:
-        raise ValueError(f"{method} was not told the run's steps; give stage_steps")
-    return max(1, int(evidence.train_steps * update_ratio))
-
-
-def add(total: jax.Array, grad: jax.Array, opens: jax.Array) -> jax.Array:
-    """The sum of squares with this gradient's, which begins it where a stage opens."""
-    return jnp.where(opens, 0, total) + jnp.square(grad)
-
-
-def largest(scores: dict[str, jax.Array], drop_ratio: float) -> dict[str, jax.Array]:
-    """Marks of each array the `ceil(n * (1 - drop_ratio))` largest of its n scores."""
-    counts = {p: math.ceil(x.size * (1 - drop_ratio)) for p, x in scores.items()}
-    return top_k_traced.masks(scores, counts)

@@ -36,14 +36,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.methods import dps_dense
-from subtune_jax.selection import reach
+from subtune_jax import Evidence, Moved, Seen, Selection, Selector, reach, stages
 
 TINY: dict[str, Any] = {"update_ratio": 0.25}
-EXPLORES, OPENS, HOLDS = range(
-    3
-)  # what a step does; the second stage is the latter two
+# What a step does; the second stage is the latter two.
+EXPLORES, OPENS, HOLDS = range(3)
 
 
 def make(
@@ -72,15 +69,13 @@ def make(
     Raises:
       ValueError: as in `dps_dense`; in `init`, `among` matches a vector.
     """
-    dps_dense.check("dps_mix", drop_ratio, update_ratio, stage_steps)
+    stages.check(drop_ratio, update_ratio, stage_steps)
 
     def init(evidence: Evidence) -> Selection:
-        steps = dps_dense.stage_length("dps_mix", update_ratio, stage_steps, evidence)
+        steps = stages.length(update_ratio, stage_steps, evidence)
         selection = reach.start(evidence, among, head, outside)
-        base = reach.leaves(evidence, selection)
-        for path, leaf in base.items():
-            if leaf.ndim < 2:
-                raise ValueError(f"dps_mix was given {path!r} {leaf.shape}; no matrix")
+        base = reach.values(evidence, selection)
+        reach.check_matrices(base)
         memory = _memory(base, steps, evidence.seed, drop_ratio)
         return selection._replace(memory=memory)
 
@@ -132,7 +127,7 @@ def _summed(memory: Any, seen: Seen) -> dict[str, Any]:
     for path, kept in memory["kept"].items():
         # The gradient is zero where n is: see `view`.
         total, count = memory["squares"][path], memory["times"][path]
-        more = dps_dense.add(total, seen.grads[path], renews)
+        more = stages.add_square(total, seen.grads[path], renews)
         squares[path] = jnp.where(explores, more, total)
         # While noise is drawn all outputs of an input have the same.
         more = jnp.where(renews, 0, count) + kept[..., :1]
@@ -148,7 +143,7 @@ def _prepare(memory: Any, coming: jax.Array, drop_ratio: float) -> dict[str, Any
     phase = jnp.where((coming // steps) % 2 == 0, EXPLORES, opens)
     branches = [  # in the order of the phases
         lambda: _noise(memory["key"], coming, memory["squares"], drop_ratio),
-        lambda: dps_dense.largest(_scores(memory), drop_ratio),
+        lambda: stages.largest(_scores(memory), drop_ratio),
         lambda: memory["kept"],
     ]
     kept = jax.lax.switch(phase, branches)

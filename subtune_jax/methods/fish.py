@@ -13,16 +13,22 @@ absolute values in place of squares, which its scripts do not use. Its network i
 training mode while it scores, ours in evaluation mode.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from subtune_jax import scores
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import (
+    Evidence,
+    Selection,
+    Selector,
+    choose,
+    score_then_choose,
+    scores,
+    trees,
+)
 
 TINY: dict[str, Any] = {"fraction": 0.2, "examples": 4}
 
@@ -44,17 +50,16 @@ def make(fraction: float = 0.005, examples: int = 1024) -> Selector:
     if examples < 1:
         raise ValueError(f"fish examples={examples}; it must be 1 or more")
 
+    def score(evidence: Evidence, leaves: Any) -> Any:
+        del leaves
+        batches = _first(evidence, examples)
+        arguments = evidence.loss_fn, evidence.params, batches
+        return scores.gradient(*arguments, scores.PER_EXAMPLE)
+
     def init(evidence: Evidence) -> Selection:
         count = _budget(evidence, fraction)
-        squares = scores.gradient(
-            evidence.loss_fn,
-            evidence.params,
-            _first(evidence, examples),
-            scores.PER_EXAMPLE,
-        )
-        below = masks.find(evidence.params, ".*", evidence.blocks[-1:])
-        chosen = choose.top_overall(trees.pick(squares, below), count)
-        return Selection(masks.fill(evidence.params, chosen))
+        best = functools.partial(choose.top_overall, count=count)
+        return score_then_choose(score, best, ".*").init(evidence)
 
     return Selector(init)
 
@@ -69,8 +74,8 @@ def _budget(evidence: Evidence, fraction: float) -> int:
     total = sum(sizes.values())
     budget = choose.share(fraction, total)
     if budget <= head:
-        given = f"fish fraction={fraction} of {total:,} elements is {budget:,}"
-        raise ValueError(f"{given}; the head alone has {head:,}")
+        what = f"fish fraction={fraction} of {total:,} elements is {budget:,}"
+        raise ValueError(f"{what}; the head alone has {head:,}")
     return budget - head
 
 

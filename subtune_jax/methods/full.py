@@ -8,8 +8,7 @@ frozen. Here nothing does.
 
 from typing import Any
 
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Selection, Selector, masks
 
 TINY: dict[str, Any] = {}
 

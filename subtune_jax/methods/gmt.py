@@ -23,8 +23,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.selection import choose, masks, reach, top_k_traced
+from subtune_jax import (
+    Evidence,
+    Moved,
+    Seen,
+    Selection,
+    Selector,
+    choose,
+    masks,
+    reach,
+    top_k_traced,
+)
 
 TINY: dict[str, Any] = {}
 
@@ -51,7 +60,6 @@ def make(
     """
     if not 0 < keep_ratio <= 1:
         raise ValueError(f"gmt keep_ratio={keep_ratio} is outside (0, 1]")
-
     if head and compact:
         raise ValueError("gmt head=True, compact=True; only one of them can be")
 
@@ -76,9 +84,9 @@ def make(
 
 def _few(evidence: Evidence, selection: Selection, keep_ratio: float) -> Selection:
     """As many of each reached leaf as are kept: the first, until the first step."""
-    chosen = {}
-    for path, leaf in reach.leaves(evidence, selection).items():
+    flags = {}
+    for path, leaf in reach.values(evidence, selection).items():
         places = np.arange(leaf.size).reshape(leaf.shape)
-        chosen[path] = places < choose.share(keep_ratio, leaf.size)
-    mask = masks.fill(evidence.params, chosen)
+        flags[path] = places < choose.share(keep_ratio, leaf.size)
+    mask = masks.fill(evidence.params, flags)
     return selection._replace(mask=mask, reach=None)

@@ -12,23 +12,26 @@ dropped paths while it scores, ours in evaluation mode.
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from subtune_jax import scores
-from subtune_jax.core import losses, registry, trees
-from subtune_jax.core.contracts import Mask
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import (
+    Evidence,
+    Selector,
+    check_choice,
+    choose,
+    losses,
+    reach,
+    score_then_choose,
+    scores,
+    trees,
+)
 
 TINY: dict[str, Any] = {"loss": "task"}
 LOG = logging.getLogger(__name__)
 LOSSES = ("contrastive", "task")
-RIDING = re.compile(r"(?!.*norm)(.*/)?(bias|scale\d)")  # the latter: LayerScale
 
 
 def make(
@@ -45,10 +48,11 @@ def make(
 
     Args:
       k: inputs of each neuron, 1 or more, at most the fan-in of each array.
-      loss: that is differentiated: `"contrastive"`, or the `"task"`'s own.
-      batches: of gradients; 0 for one pass through the training examples.
-      until: stop before, once two choices, a tenth of the batches apart, overlap by
-        this share, in (0, 1]; the log says after how many. 0 for never.
+      loss: which one is differentiated: `"contrastive"`, or the `"task"`'s own.
+      batches: how many the gradients are of; 0 for one pass through the training
+        examples.
+      until: overlap, in (0, 1], of two choices a tenth of the batches apart, at which
+        scoring stops early; the log says after how many batches. 0 for never.
       temperature: of the contrastive loss, above 0.
       biases: whether all biases but those of norms are trained besides, and
         LayerScale; counted apart. Some networks have none.
@@ -59,54 +63,43 @@ def make(
       ValueError: an unknown loss, or a number out of its range; in `init`, `among`
         matches nothing, or `k` is more than a fan-in.
     """
-    registry.check_choice("gps loss", loss, LOSSES)
+    check_choice("gps loss", loss, LOSSES)
     if batches < 0 or temperature <= 0 or not 0 <= until <= 1:
-        given = f"batches={batches}, temperature={temperature}, until={until}"
+        numbers = f"{batches=}, {temperature=}, {until=}"
         ranges = "they must be 0 or more, above 0, and in [0, 1]"
-        raise ValueError(f"gps {given}; {ranges}")
+        raise ValueError(f"gps {numbers}; {ranges}")
 
-    def init(evidence: Evidence) -> Selection:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
+    def best(gradients: dict[str, Any]) -> Any:
+        return choose.top_per_neuron(gradients, k, neuron_axes)
 
-        def pick(scored: Any) -> Mask:
-            return choose.top_per_neuron(trees.pick(scored, below), k, neuron_axes)
-
+    def score(evidence: Evidence, leaves: dict[str, Any]) -> Any:
         count = batches or evidence.epoch_batches
-        seen, loss_fn = _batches(evidence, loss, count, temperature)
-        given = loss_fn, evidence.params, seen, "abs_of_sum"
-        if until:
-            rule = scores.Until(until, max(1, count // 10), pick)
-            gathered = scores.until_stable(*given, rule)
-            LOG.info("gps used %d of %d batches", gathered.used_batches, count)
-            found = gathered.scores
-        else:
-            found = scores.gradient(*given)
-        mask = masks.fill(evidence.params, pick(found))
-        return Selection(mask, _riding(evidence, mask) if biases else None)
+        shown, loss_fn = evidence.batches(count), evidence.loss_fn
+        if loss == "contrastive":
+            shown, loss_fn = _contrast(evidence, count, temperature)
+        arguments = loss_fn, evidence.params, shown, "abs_of_sum"
+        if not until:
+            return scores.gradient(*arguments)
+        rule = scores.Until(
+            until, max(1, count // 10), lambda tree: best(trees.pick(tree, leaves))
+        )
+        gathered = scores.until_stable(*arguments, rule)
+        LOG.info("gps used %d of %d batches", gathered.used_batches, count)
+        return gathered.scores
 
-    return Selector(init)
+    return score_then_choose(score, best, among, reach.biases if biases else None)
 
 
-def _batches(
-    evidence: Evidence, loss: str, count: int, temperature: float
+def _contrast(
+    evidence: Evidence, count: int, temperature: float
 ) -> tuple[Iterable[Any], Callable[[Any, Any], jax.Array]]:
-    """What is looked at, and the loss of it."""
-    if loss == "task":
-        return evidence.batches(count), evidence.loss_fn
+    """Batches of two views of every image, and the contrastive loss of one of them."""
     features, views = evidence.features, evidence.views
     if features is None or views is None:
         missing = "evidence without features and views"
         raise ValueError(f"gps was given {missing}; loss='task' needs neither")
 
-    def contrast(params: Any, batch: Any) -> jax.Array:
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
         return losses.contrastive(features(params, batch), batch["labels"], temperature)
 
-    return views(count), contrast
-
-
-def _riding(evidence: Evidence, mask: Mask) -> Mask:
-    head = evidence.blocks[-1]
-    paths = [p for p in trees.flatten(evidence.params) if RIDING.fullmatch(p)]
-    below = [path for path in paths if path.split("/")[0] != head]
-    riding = masks.fill(evidence.params, dict.fromkeys(below, np.True_))
-    return masks.intersect(riding, masks.invert(mask))
+    return views(count), loss_fn

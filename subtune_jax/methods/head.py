@@ -7,8 +7,7 @@ ResNet-50 (1e-2 and 1e-3, AdamW): a probe trained at another method's rate says 
 
 from typing import Any
 
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Selection, Selector, masks
 
 TINY: dict[str, Any] = {}
 

@@ -18,9 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Additive, Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Additive, Evidence, Selection, Selector, masks, reach, trees
 
 TINY: dict[str, Any] = {"outputs": ".*kernel", "inputs": ".*kernel"}
 
@@ -50,12 +48,10 @@ def make(
         for what, pattern, axis in (("outputs", outputs, -1), ("inputs", inputs, -2)):
             if pattern is None:
                 continue
-            kernels = masks.find(params, pattern, evidence.blocks[-1:])
+            kernels = reach.below(evidence, pattern)
+            reach.check_matrices(kernels)
             for path, kernel in kernels.items():
-                shape = np.shape(kernel)
-                if len(shape) < 2:
-                    raise ValueError(f"ia3 was given {path!r} {shape}; it is no matrix")
-                values[f"{path}+{what}"] = np.ones(shape[axis], np.float32)
+                values[f"{path}+{what}"] = np.ones(np.shape(kernel)[axis], np.float32)
         named = {name.split("+")[0] for name in values}
         rescaled = [_bias(name) for name in values if name.endswith("+outputs")]
         paths = named | (trees.leaves(params).keys() & set(rescaled))

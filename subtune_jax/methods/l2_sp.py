@@ -21,9 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.contracts import HEAD
-from subtune_jax.core.method import Evidence, Probe, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import HEAD, Evidence, Probe, Selection, Selector, masks, reach
 
 TINY: dict[str, Any] = {}
 
@@ -48,7 +46,7 @@ def make(alpha: float = 0.1, beta: float = 0.01, among: str = r".*kernel") -> Se
 
     def init(evidence: Evidence) -> Selection:
         params, head = evidence.params, evidence.blocks[-1:]
-        below = masks.find(params, among, head)
+        below = reach.below(evidence, among)
         base = {path: np.array(leaf, np.float32) for path, leaf in below.items()}
         return Selection(masks.from_regex(params, ".*", head), memory=base)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Selection, Selector, masks
 
 TINY: dict[str, Any] = {"count": 1}
 
@@ -20,6 +19,9 @@ def make(count: int = 1) -> Selector:
     A block is what the network lists as one: the final norm of a transformer, or the
     last convolution of an EfficientNet, counts as one where it has its own name. Those
     without parameters do not count.
+
+    Args:
+      count: of blocks, from 1 to the number of the base's.
 
     Raises:
       ValueError: in `init`, `count` is not in [1, number of blocks].

@@ -9,7 +9,7 @@ model; of a `[768, 768]` matrix that is a third. It takes a budget above the mat
 the whole matrix, and so do we.
 
 The code finds the mask anew every few hundred steps (400 in most of its scripts) and
-carries the moments of what stays: a mask that moves, left for later; here it is found
+carries the moments of what stays: a dynamic mask, left for later; here it is chosen
 once, of the base. Embeddings, which it selects from too unless told otherwise, are not
 called `kernel` here.
 """
@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import Evidence, Selector, choose, reach, score_then_choose, scores
 
 TINY: dict[str, Any] = {"rank_budget": 1, "filter_rank": 2}
 
@@ -41,29 +40,19 @@ def make(
         vector.
     """
     if rank_budget < 1 or filter_rank < 1:
-        given = f"rank_budget={rank_budget}, filter_rank={filter_rank}"
-        raise ValueError(f"lift {given}; both must be 1 or more")
+        raise ValueError(f"lift {rank_budget=}, {filter_rank=}; both must be 1 or more")
 
-    def init(evidence: Evidence) -> Selection:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
-        chosen = {
-            path: _largest(path, np.asarray(leaf, np.float32), rank_budget, filter_rank)
-            for path, leaf in below.items()
-        }
-        return Selection(masks.fill(evidence.params, chosen))
+    def score(evidence: Evidence, leaves: dict[str, Any]) -> Any:
+        del evidence
+        reach.check_matrices(leaves)
+        return scores.low_rank(leaves, filter_rank)
 
-    return Selector(init)
+    def best(sizes: dict[str, Any]) -> dict[str, np.ndarray]:
+        flags: dict[str, np.ndarray] = {}
+        for path, size in sizes.items():
+            out = size.shape[-1]
+            count = min((size.size // out + out) * rank_budget, size.size)
+            flags |= choose.top_overall({path: size}, count)
+        return flags
 
-
-def _largest(
-    path: str, kernel: np.ndarray, rank_budget: int, filter_rank: int
-) -> np.ndarray:
-    if kernel.ndim < 2:
-        raise ValueError(f"lift was given {path!r} {kernel.shape}; it is no matrix")
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    kept = slice(filter_rank)
-    low = (left[:, kept] * values[kept]) @ right[kept]
-    count = min(sum(matrix.shape) * rank_budget, matrix.size)
-    scores = {path: np.abs(low).reshape(kernel.shape)}
-    return choose.top_overall(scores, count)[path]
+    return score_then_choose(score, best, among)

@@ -20,9 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Moved, Seen, Selection, Selector, masks, reach
 
 TINY: dict[str, Any] = {"count": 1, "period_steps": 2}
 
@@ -30,7 +28,7 @@ TINY: dict[str, Any] = {"count": 1, "period_steps": 2}
 def make(
     count: int = 2,
     period_steps: int = 20,
-    pattern: str = REPEATED,
+    pattern: str = reach.REPEATED,
     outside: bool = True,
 ) -> Selector:
     """Trains `count` of the repeated blocks, and all that lies outside them.
@@ -52,18 +50,17 @@ def make(
         raise ValueError(f"lisa {count=}, {period_steps=}; both must be 1 or more")
 
     def init(evidence: Evidence) -> Selection:
-        params, head = evidence.params, evidence.blocks[-1:]
-        inside = masks.find(params, f"(?:{pattern})/.*", head)
+        params, inside = evidence.params, reach.repeated(evidence, pattern)
         known = sorted(set(map(_block, inside)))
         if count > len(known):
-            outside_of = f"lisa count={count} is outside [1, {len(known)}]"
-            raise ValueError(f"{outside_of}; {', '.join(known)}")
+            what = f"lisa count={count} is outside [1, {len(known)}]"
+            raise ValueError(f"{what}; {', '.join(known)}")
         seed = jax.random.key_data(jax.random.key(evidence.seed))
-        chosen, key = _draw(seed, inside, count)
-        reach = masks.fill(params, dict.fromkeys(inside, np.True_))
-        mask = masks.fill(params, jax.tree.map(np.bool_, chosen))
-        extras = masks.besides(params, reach, ".*" if outside else None, head)
-        return Selection(mask, extras, {"key": np.asarray(key)}, reach=reach)
+        drawn, key = _draw(seed, inside, count)
+        mask = masks.fill(params, jax.tree.map(np.bool_, drawn))
+        extras = reach.outside(evidence, inside) if outside else None
+        whole = masks.fill(params, dict.fromkeys(inside, np.True_))
+        return Selection(mask, extras, {"key": np.asarray(key)}, reach=whole)
 
     def update(seen: Seen, selection: Selection) -> Moved:
         old = dict(selection.mask), selection.memory["key"]
@@ -82,8 +79,8 @@ def _draw(
     following, key = jax.random.split(jax.random.wrap_key_data(data))
     paths = list(paths)
     blocks = sorted(set(map(_block, paths)))
-    chosen = jax.random.permutation(key, len(blocks)) < count
-    flags = dict(zip(blocks, chosen, strict=True))
+    drawn = jax.random.permutation(key, len(blocks)) < count
+    flags = dict(zip(blocks, drawn, strict=True))
     return {path: flags[_block(path)] for path in paths}, jax.random.key_data(following)
 
 

@@ -19,11 +19,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from subtune_jax.core import registry
-from subtune_jax.core.contracts import HEAD, Params
-from subtune_jax.core.method import Evidence, Probe, Selection, Selector
-from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selection import masks
+from subtune_jax import (
+    HEAD,
+    Evidence,
+    Params,
+    Probe,
+    Selection,
+    Selector,
+    masks,
+    near,
+    reach,
+)
 
 TINY: dict[str, Any] = {}
 
@@ -32,7 +38,7 @@ def make(
     weight: float = 1e-4,
     deviation: float = 0.05,
     block: str | None = None,
-    pattern: str = REPEATED,
+    pattern: str = reach.REPEATED,
 ) -> Selector:
     """Trains everything, and penalises what noise does above `block`.
 
@@ -52,12 +58,10 @@ def make(
 
     def init(evidence: Evidence) -> Selection:
         params, head = evidence.params, evidence.blocks[-1:]
-        masks.find(params, f"(?:{pattern})/.*", head)  # refuses what matches nothing
+        reach.repeated(evidence, pattern)  # refuses what matches nothing
         known = _layers(params, pattern)
         if block is not None and block not in known:
-            raise ValueError(
-                f"lnsr has no layer {block!r}; {registry.near(block, known)}"
-            )
+            raise ValueError(f"lnsr has no layer {block!r}; {near(block, known)}")
         return Selection(masks.from_regex(params, ".*", skip=head))
 
     def penalty(probe: Probe) -> jax.Array:
@@ -88,5 +92,5 @@ def _layers(params: Params, pattern: str) -> list[str]:
     def numbers(name: str) -> list[int]:
         return [int(digits) for digits in re.findall(r"\d+", name)]
 
-    found = [b for b in params if b != HEAD and re.fullmatch(pattern, b)]
-    return sorted(found, key=numbers)
+    layers = [b for b in params if b != HEAD and re.fullmatch(pattern, b)]
+    return sorted(layers, key=numbers)

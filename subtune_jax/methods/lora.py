@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core.method import Additive, Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Additive, Evidence, Selection, Selector, masks, reach
 
 TINY: dict[str, Any] = {"rank": 2, "among": ".*kernel"}
 
@@ -52,14 +51,11 @@ def make(
         raise ValueError(f"lora {rank=}, {alpha=}; they must be 1 or more, and above 0")
 
     def init(evidence: Evidence) -> Selection:
-        kernels = masks.find(evidence.params, among, evidence.blocks[-1:])
+        kernels = reach.below(evidence, among)
+        reach.check_matrices(kernels)
         values, rng = {}, np.random.default_rng(evidence.seed)
         for path, kernel in kernels.items():
             *inputs, outputs = np.shape(kernel)
-            if not inputs:
-                raise ValueError(
-                    f"lora was given {path!r} ({outputs},); it is no matrix"
-                )
             size = (math.prod(inputs), rank)
             a = rng.normal(0, (3 * size[0]) ** -0.5, size)
             values[f"{path}+a"] = a.astype(np.float32)

@@ -23,9 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import Evidence, Selector, choose, masks, score_then_choose, trees
 
 EPOCHS = 3
 TINY: dict[str, Any] = {"lottery_steps": 2, "learning_rate": 1e-3}
@@ -53,22 +51,22 @@ def make(
     """
     choose.share(fraction, 1)  # refuses what is no share before anything is computed
     if lottery_steps < 0 or learning_rate <= 0:
-        given = f"lottery_steps={lottery_steps}, learning_rate={learning_rate}"
-        raise ValueError(f"lt_sft {given}; they must be 0 or more, and above 0")
+        numbers = f"{lottery_steps=}, {learning_rate=}"
+        raise ValueError(f"lt_sft {numbers}; they must be 0 or more, and above 0")
 
-    def init(evidence: Evidence) -> Selection:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
+    def score(evidence: Evidence, leaves: Flat) -> Flat:
         head = masks.find(evidence.params, ".*", evidence.blocks[:-1])
         steps = lottery_steps or EPOCHS * evidence.epoch_batches
-        tuned = _tune(evidence, {**below, **head}, steps, learning_rate)
-        moved = {
+        tuned = _tune(evidence, {**leaves, **head}, steps, learning_rate)
+        return {
             path: np.abs(np.asarray(tuned[path]) - np.asarray(base, np.float32))
-            for path, base in below.items()
+            for path, base in leaves.items()
         }
-        chosen = choose.by_scope(moved, "network", fraction)
-        return Selection(masks.fill(evidence.params, chosen))
 
-    return Selector(init)
+    def best(distances: Flat) -> Any:
+        return choose.by_scope(distances, "network", fraction)
+
+    return score_then_choose(score, best, among)
 
 
 def _tune(evidence: Evidence, start: Flat, steps: int, learning_rate: float) -> Flat:
@@ -76,8 +74,8 @@ def _tune(evidence: Evidence, start: Flat, steps: int, learning_rate: float) -> 
     transform = optax.adam(learning_rate)
 
     def loss(values: Flat, fixed: Any, batch: Any) -> jax.Array:
-        given = trees.map_leaves(lambda path, leaf: values.get(path, leaf), fixed)
-        return evidence.loss_fn(given, batch)
+        params = trees.map_leaves(lambda path, leaf: values.get(path, leaf), fixed)
+        return evidence.loss_fn(params, batch)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(values: Flat, state: Any, fixed: Any, batch: Any) -> Any:

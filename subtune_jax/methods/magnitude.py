@@ -4,16 +4,15 @@ Needs no data. Source: per neuron and largest, "NeuroAda" (arXiv:2510.18940), wh
 trains what it selects as a difference beside the frozen weights, the same function;
 over the network and smallest, "PaFI" (arXiv:2305.16742) and, below a threshold
 instead of by count, "SaRA" (arXiv:2409.06633), which also adds a penalty and selects
-anew once.
+anew once. `neuroada` and `pafi` are presets of this file.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from subtune_jax import scores
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import Evidence, Selector, choose, score_then_choose, scores
 
 TINY: dict[str, Any] = {"count": 1}
 
@@ -26,6 +25,7 @@ def make(
     largest: bool = True,
     among: str = r".*kernel",
     extras: str | None = None,
+    neuron_axes: Mapping[str, Sequence[int]] | None = None,
 ) -> Selector:
     """Trains the elements of largest magnitude, ties to the first.
 
@@ -40,20 +40,18 @@ def make(
         vectors the scope `"neuron"` chooses nothing: they have no inputs.
       extras: regular expression over whole paths of what is trained besides, such as
         `.*/bias`; counted apart.
+      neuron_axes: of the scope `"neuron"`, as in `choose.top_per_neuron`.
 
     Raises:
       ValueError: in `init`, a pattern matches nothing or there is less than `count`.
     """
 
-    def init(evidence: Evidence) -> Selection:
-        head = evidence.blocks[-1:]
-        sizes = scores.magnitude(masks.find(evidence.params, among, head))
-        if not largest:
-            sizes = jax.tree.map(lambda size: -size, sizes)
-        chosen = choose.by_scope(
-            sizes, scope, fraction, count, budget_bytes=budget_bytes
-        )
-        mask = masks.fill(evidence.params, chosen)
-        return Selection(mask, masks.besides(evidence.params, mask, extras, head))
+    def score(evidence: Evidence, leaves: Any) -> Any:
+        del evidence
+        sizes = scores.magnitude(leaves)
+        return sizes if largest else jax.tree.map(lambda size: -size, sizes)
 
-    return Selector(init)
+    def best(sizes: Any) -> Any:
+        return choose.by_scope(sizes, scope, fraction, count, neuron_axes, budget_bytes)
+
+    return score_then_choose(score, best, among, extras)

@@ -23,9 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import registry
-from subtune_jax.core.method import Evidence, Moved, Seen, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import (
+    Evidence,
+    Moved,
+    Seen,
+    Selection,
+    Selector,
+    check_choice,
+    masks,
+    reach,
+)
 
 TINY: dict[str, Any] = {}
 EACH = ("input", "element")
@@ -48,7 +55,7 @@ def make(p: float = 0.9, among: str = r".*kernel", each: str = "input") -> Selec
       ValueError: `p` out of its range, an unknown `each`; in `init`, `among` matches
         nothing, or a vector with draws for inputs.
     """
-    registry.check_choice("mixout each", each, EACH)
+    check_choice("mixout each", each, EACH)
     if not 0 <= p < 1:
         raise ValueError(f"mixout p={p} is outside [0, 1)")
     dropped = min(int(p * LEVELS + 0.5), LEVELS - 1)
@@ -56,11 +63,9 @@ def make(p: float = 0.9, among: str = r".*kernel", each: str = "input") -> Selec
 
     def init(evidence: Evidence) -> Selection:
         params, head = evidence.params, evidence.blocks[-1:]
-        mixed = masks.find(params, among, head)
-        for path, leaf in mixed.items():
-            if each == "input" and np.ndim(leaf) < 2:
-                given = f"mixout was given {path!r} {np.shape(leaf)}"
-                raise ValueError(f"{given}; it is no matrix, each='element' takes any")
+        mixed = reach.below(evidence, among)
+        if each == "input":
+            reach.check_matrices(mixed)
         memory = {
             "key": np.asarray(jax.random.key_data(jax.random.key(evidence.seed))),
             "base": {path: np.array(leaf, np.float32) for path, leaf in mixed.items()},

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Selection, Selector, masks, reach, trees
 
 TINY: dict[str, Any] = {}
 
@@ -28,7 +26,7 @@ def make() -> Selector:
     """
 
     def init(evidence: Evidence) -> Selection:
-        scales = masks.find(evidence.params, r"(.*/)?scale", skip=evidence.blocks[-1:])
+        scales = reach.below(evidence, r"(.*/)?scale")
         biases = {path.removesuffix("scale") + "bias" for path in scales}
         both = (scales.keys() | biases) & trees.leaves(evidence.params).keys()
         return Selection(masks.fill(evidence.params, dict.fromkeys(both, np.True_)))

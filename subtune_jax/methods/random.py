@@ -9,9 +9,7 @@ Hugging Face PEFT is this one: random, of linear layers, with a budget per array
 
 from typing import Any
 
-from subtune_jax import scores
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import Evidence, Selector, choose, score_then_choose, scores
 
 TINY: dict[str, Any] = {"count": 1}
 
@@ -41,13 +39,10 @@ def make(
       ValueError: in `init`, a pattern matches nothing or there is less than `count`.
     """
 
-    def init(evidence: Evidence) -> Selection:
-        head = evidence.blocks[-1:]
-        draws = scores.random(masks.find(evidence.params, among, head), evidence.seed)
-        chosen = choose.by_scope(
-            draws, scope, fraction, count, budget_bytes=budget_bytes
-        )
-        mask = masks.fill(evidence.params, chosen)
-        return Selection(mask, masks.besides(evidence.params, mask, extras, head))
+    def score(evidence: Evidence, leaves: Any) -> Any:
+        return scores.random(leaves, evidence.seed)
 
-    return Selector(init)
+    def best(draws: Any) -> Any:
+        return choose.by_scope(draws, scope, fraction, count, budget_bytes=budget_bytes)
+
+    return score_then_choose(score, best, among, extras)

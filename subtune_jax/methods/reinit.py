@@ -16,15 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.methods.child_tuning_d import REPEATED
-from subtune_jax.selection import masks
+from subtune_jax import Evidence, Selection, Selector, masks, reach, trees
 
 TINY: dict[str, Any] = {}
 
 
-def make(count: int = 1, pattern: str = REPEATED, above: bool = True) -> Selector:
+def make(count: int = 1, pattern: str = reach.REPEATED, above: bool = True) -> Selector:
     """Trains everything, the last `count` repeated blocks from random values.
 
     Args:
@@ -60,12 +57,12 @@ def _fresh(
     evidence: Evidence, count: int, pattern: str, above: bool
 ) -> tuple[str, ...]:
     """The blocks that start from random values."""
-    masks.find(evidence.params, f"(?:{pattern})/.*", evidence.blocks[-1:])
+    reach.repeated(evidence, pattern)  # refuses what matches nothing
     below = evidence.blocks[:-1]
     layers = [block for block in below if re.fullmatch(pattern, block)]
     if count not in range(len(layers) + 1):
         known = ", ".join(layers)
         raise ValueError(f"reinit count={count} is outside [0, {len(layers)}]; {known}")
     last = below.index(layers[-1])
-    chosen = tuple(layers[len(layers) - count :])
-    return chosen + below[last + 1 :] if above else chosen
+    last_layers = tuple(layers[len(layers) - count :])
+    return last_layers + below[last + 1 :] if above else last_layers

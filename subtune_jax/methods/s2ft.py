@@ -13,11 +13,17 @@ wants contiguous memory.
 
 from typing import Any
 
-from subtune_jax import scores
-from subtune_jax.core import registry
-from subtune_jax.core.contracts import Mask
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, coupled, masks, structured
+from subtune_jax import (
+    Evidence,
+    Mask,
+    Selector,
+    check_choice,
+    choose,
+    coupled,
+    score_then_choose,
+    scores,
+    structured,
+)
 
 TINY: dict[str, Any] = {"part": "neurons", "fraction": 0.2}
 PARTS = ("channels", "down", "heads", "neurons")
@@ -44,12 +50,13 @@ def make(
       ValueError: an unknown part or a number out of its range; in `init`, the network
         has no such parts.
     """
-    registry.check_choice("s2ft part", part, PARTS)
+    check_choice("s2ft part", part, PARTS)
     choose.share(fraction, 1)  # refuses what is no share before anything is drawn
 
-    def draw(evidence: Evidence) -> Mask:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
-        draws = scores.random(below, evidence.seed)
+    def score(evidence: Evidence, leaves: Any) -> Any:
+        return scores.random(leaves, evidence.seed)
+
+    def best(draws: Any) -> Mask:
         if part == "neurons":
             return structured.columns(draws, fraction=fraction)
         if part == "heads":
@@ -63,7 +70,4 @@ def make(
             }
         return coupled.coupled(draws, groups, fraction, width=width)
 
-    def init(evidence: Evidence) -> Selection:
-        return Selection(masks.fill(evidence.params, draw(evidence)))
-
-    return Selector(init)
+    return score_then_choose(score, best, among)

@@ -18,10 +18,7 @@ evaluation mode.
 
 from typing import Any
 
-from subtune_jax import scores
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import Evidence, Selector, choose, score_then_choose, scores
 
 TINY: dict[str, Any] = {"batches": 2}
 
@@ -40,13 +37,13 @@ def make(fraction: float = 0.005, batches: int = 599, among: str = r".*") -> Sel
     """
     choose.share(fraction, 1)  # refuses what is no share before anything is computed
     if batches < 0:
-        raise ValueError(f"sam batches={batches}; it must be 0 or more")
+        raise ValueError(f"{batches=}; it must be 0 or more")
 
-    def init(evidence: Evidence) -> Selection:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
-        seen = evidence.batches(batches or evidence.epoch_batches)
-        sums = scores.gradient(evidence.loss_fn, evidence.params, seen, "abs_of_sum")
-        chosen = choose.top_per_array(trees.pick(sums, below), fraction)
-        return Selection(masks.fill(evidence.params, chosen))
+    def score(evidence: Evidence, leaves: Any) -> Any:
+        del leaves  # the gradient of all leaves costs what that of some does
+        looked_at = evidence.batches(batches or evidence.epoch_batches)
+        return scores.gradient(
+            evidence.loss_fn, evidence.params, looked_at, "abs_of_sum"
+        )
 
-    return Selector(init)
+    return score_then_choose(score, lambda s: choose.top_per_array(s, fraction), among)

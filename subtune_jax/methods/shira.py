@@ -20,10 +20,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax import scores
-from subtune_jax.core import registry, trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
+from subtune_jax import (
+    Evidence,
+    Selector,
+    check_choice,
+    choose,
+    score_then_choose,
+    scores,
+    trees,
+)
 
 KINDS = ("struct", "random", "magnitude", "gradient", "snip")
 TINY: dict[str, Any] = {"fraction": 0.1, "batches": 1}
@@ -49,22 +54,22 @@ def make(
       ValueError: an unknown kind, or a number out of its range; in `init`, `among`
         matches nothing, or for `"struct"` a vector.
     """
-    registry.check_choice("shira kind", kind, KINDS)
+    check_choice("shira kind", kind, KINDS)
     choose.share(fraction, 1)  # refuses what is no share before anything is computed
     if batches < 0:
         raise ValueError(f"shira batches={batches}; it must be 0 or more")
 
-    def init(evidence: Evidence) -> Selection:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
+    def score(evidence: Evidence, leaves: dict[str, Any]) -> Any:
         if kind == "struct":
-            chosen = {p: _struct(p, np.shape(x), fraction) for p, x in below.items()}
-        else:
-            count = batches or evidence.epoch_batches
-            ranked = _scores(evidence, kind, below, count)
-            chosen = choose.top_per_array(ranked, fraction)
-        return Selection(masks.fill(evidence.params, chosen))
+            return leaves  # their shapes alone decide
+        return _scores(evidence, kind, leaves, batches or evidence.epoch_batches)
 
-    return Selector(init)
+    def best(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
+        if kind == "struct":
+            return {p: _struct(p, np.shape(x), fraction) for p, x in leaves.items()}
+        return choose.top_per_array(leaves, fraction)
+
+    return score_then_choose(score, best, among)
 
 
 def _struct(path: str, shape: tuple[int, ...], fraction: float) -> np.ndarray:
@@ -86,13 +91,13 @@ def _struct(path: str, shape: tuple[int, ...], fraction: float) -> np.ndarray:
     return flags.reshape(shape)
 
 
-def _scores(evidence: Evidence, kind: str, below: dict[str, Any], batches: int) -> Any:
+def _scores(evidence: Evidence, kind: str, leaves: dict[str, Any], batches: int) -> Any:
     if kind == "random":
-        return scores.random(below, evidence.seed)
-    sizes = scores.magnitude(below)
+        return scores.random(leaves, evidence.seed)
+    sizes = scores.magnitude(leaves)
     if kind == "magnitude":
         return sizes
-    given = evidence.loss_fn, evidence.params, evidence.batches(batches)
-    found = trees.pick(scores.gradient(*given, "abs_of_sum"), below)
-    slopes = {path: np.asarray(slope) for path, slope in found.items()}
+    arguments = evidence.loss_fn, evidence.params, evidence.batches(batches)
+    gradients = trees.pick(scores.gradient(*arguments, "abs_of_sum"), leaves)
+    slopes = {path: np.asarray(slope) for path, slope in gradients.items()}
     return slopes if kind == "gradient" else jax.tree.map(np.multiply, sizes, slopes)

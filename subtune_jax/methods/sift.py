@@ -15,36 +15,5 @@ nearest. It throws the first gradient away once it has chosen by it, and so do w
 
 from typing import Any
 
-from subtune_jax import scores
-from subtune_jax.core import trees
-from subtune_jax.core.method import Evidence, Selection, Selector
-from subtune_jax.selection import choose, masks
-
 TINY: dict[str, Any] = {}
-
-
-def make(
-    fraction: float = 0.008, batches: int = 1, among: str = r".*kernel"
-) -> Selector:
-    """Trains the elements with the largest absolute gradient, ties to the first.
-
-    Args:
-      fraction: share of each array in [0, 1]; at least one element unless it is 0.
-      batches: 1 or more; the gradient is that of all of them together.
-      among: regular expression over whole paths: the arrays that are chosen from.
-
-    Raises:
-      ValueError: a number out of its range; in `init`, `among` matches nothing.
-    """
-    choose.share(fraction, 1)  # refuses what is no share before anything is computed
-    if batches < 1:
-        raise ValueError(f"sift batches={batches}; it must be 1 or more")
-
-    def init(evidence: Evidence) -> Selection:
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
-        seen = evidence.batches(batches)
-        sums = scores.gradient(evidence.loss_fn, evidence.params, seen, "abs_of_sum")
-        chosen = choose.top_per_array(trees.pick(sums, below), fraction)
-        return Selection(masks.fill(evidence.params, chosen))
-
-    return Selector(init)
+PRESET = {"name": "sam", "fraction": 0.008, "batches": 1, "among": r".*kernel"}

@@ -27,8 +27,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core.method import Evidence, Moved, Seeds, Seen, Selection, Selector
-from subtune_jax.selection import choose, masks, top_k_traced
+from subtune_jax import (
+    Evidence,
+    Moved,
+    Seeds,
+    Seen,
+    Selection,
+    Selector,
+    choose,
+    masks,
+    reach,
+    top_k_traced,
+)
 
 TINY: dict[str, Any] = {"fraction": 0.1, "period_steps": 4, "accumulate_steps": 2}
 Memory = dict[str, dict[str, jax.Array]]
@@ -41,7 +51,7 @@ def make(
     drop_ratio: float = 0.2,
     among: str = r".*kernel",
 ) -> Selector:
-    """Trains a moving share of each array.
+    """Trains a share of each array, which changes during training.
 
     The memory is `candidates`, path -> int32 `[k]`, their `sums` and `squares`, path ->
     float32 `[k]`, and the `steps` of the run.
@@ -60,17 +70,17 @@ def make(
     """
     choose.share(fraction, 1)  # refuses what is no share before anything is computed
     if not 1 <= accumulate_steps <= period_steps or not 0 <= drop_ratio <= 1:
-        given = f"period_steps={period_steps}, accumulate_steps={accumulate_steps}"
-        what = f"spiel {given}, drop_ratio={drop_ratio}"
-        raise ValueError(f"{what}; 1 <= accumulate_steps <= period_steps, in [0, 1]")
+        numbers = f"{period_steps=}, {accumulate_steps=}, {drop_ratio=}"
+        raise ValueError(
+            f"spiel {numbers}; 1 <= accumulate_steps <= period_steps, in [0, 1]"
+        )
 
     def init(evidence: Evidence) -> Selection:
         if evidence.train_steps < 1:
             raise ValueError("spiel was not told how many steps the run has")
-        below = masks.find(evidence.params, among, evidence.blocks[-1:])
-        chosen, memory = _random(below, fraction, evidence.seed)
+        flags, memory = _random(reach.below(evidence, among), fraction, evidence.seed)
         memory["steps"] = {"run": np.int32(evidence.train_steps)}
-        return Selection(masks.fill(evidence.params, chosen), memory=memory)
+        return Selection(masks.fill(evidence.params, flags), memory=memory)
 
     def looks(step: jax.Array) -> jax.Array:
         return step % period_steps < accumulate_steps
@@ -89,8 +99,9 @@ def make(
         mask = {}
         for path, old in selection.mask.items():
             change = jnp.abs(seen.values[path] - seen.base[path])
-            given = old, change, memory["candidates"][path], memory["sums"][path]
-            new = _regrow(*given, jnp.floor(len(old) * share).astype(jnp.int32))
+            dropped = jnp.floor(len(old) * share).astype(jnp.int32)
+            candidates, sums = memory["candidates"][path], memory["sums"][path]
+            new = _regrow(old, change, candidates, sums, dropped)
             mask[path] = jnp.where(changes, new, old)
         seeds = _seeds(memory, mask, accumulate_steps)
         memory = memory | {"steps": selection.memory["steps"]}
@@ -102,37 +113,37 @@ def make(
 def _random(below: dict[str, Any], fraction: float, seed: int) -> Any:
     """Marks of random positions, and a memory of the right shapes."""
     rng = np.random.default_rng(seed)
-    chosen, memory = {}, {"candidates": {}, "sums": {}, "squares": {}}
+    flags, memory = {}, {"candidates": {}, "sums": {}, "squares": {}}
     for path, leaf in below.items():
         size = np.size(leaf)
         count = choose.share(fraction, size)
         marks = np.zeros(size, bool)
         marks[rng.choice(size, count, replace=False)] = True
-        chosen[path] = marks.reshape(np.shape(leaf))
+        flags[path] = marks.reshape(np.shape(leaf))
         if 0 < count < size:
             memory["candidates"][path] = np.zeros(count, np.int32)
             memory["sums"][path] = np.zeros(count, np.float32)
             memory["squares"][path] = np.zeros(count, np.float32)
-    return chosen, memory
+    return flags, memory
 
 
 def _begin(seen: Seen, mask: Any) -> Memory:
     """Candidates by this gradient, which is the first of their sums."""
     flat = {path: seen.grads[path].reshape(-1).astype(jnp.float32) for path in mask}
-    found = {
+    candidates = {
         p: top_k_traced.positions(jnp.abs(g), len(mask[p])) for p, g in flat.items()
     }
-    sums = {path: flat[path][where] for path, where in found.items()}
+    sums = {path: flat[path][where] for path, where in candidates.items()}
     squares = {path: jnp.square(x) for path, x in sums.items()}
-    return {"candidates": found, "sums": sums, "squares": squares}
+    return {"candidates": candidates, "sums": sums, "squares": squares}
 
 
 def _add(seen: Seen, memory: Memory) -> Memory:
     """The sums with this gradient's."""
-    found = memory["candidates"]
-    few = {p: seen.grads[p].reshape(-1)[w] for p, w in found.items()}
+    candidates = memory["candidates"]
+    few = {p: seen.grads[p].reshape(-1)[w] for p, w in candidates.items()}
     return {
-        "candidates": found,
+        "candidates": candidates,
         "sums": {p: memory["sums"][p] + x for p, x in few.items()},
         "squares": {p: memory["squares"][p] + jnp.square(x) for p, x in few.items()},
     }
@@ -159,8 +170,8 @@ def _regrow(
     place = jnp.clip(jnp.searchsorted(old, candidates), 0, len(old) - 1)
     stays = (old[place] == candidates) & keeps[place]
     grows = ~stays & (_rank(jnp.where(stays, -jnp.inf, jnp.abs(sums))) < dropped)
-    chosen = jnp.concatenate([keeps, grows])
-    best = jnp.argsort(~chosen, stable=True)[: len(old)]
+    stay_or_grow = jnp.concatenate([keeps, grows])
+    best = jnp.argsort(~stay_or_grow, stable=True)[: len(old)]
     return jnp.sort(jnp.concatenate([old, candidates])[best])
 
 
@@ -173,8 +184,8 @@ def _seeds(memory: Memory, mask: Any, steps: int) -> Seeds:
     """Means of the candidates' gradients at the new positions; elsewhere anything."""
     first, second = {}, {}
     for path, new in mask.items():
-        found = memory["candidates"][path]
-        place = jnp.clip(jnp.searchsorted(found, new), 0, len(found) - 1)
+        candidates = memory["candidates"][path]
+        place = jnp.clip(jnp.searchsorted(candidates, new), 0, len(candidates) - 1)
         first[path] = memory["sums"][path][place] / steps
         second[path] = memory["squares"][path][place] / steps
     return Seeds(first, second, jnp.int32(steps))

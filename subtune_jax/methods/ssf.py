@@ -20,9 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Additive, Evidence, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import Additive, Evidence, Selection, Selector, masks, reach, trees
 
 TINY: dict[str, Any] = {}
 SPREAD = 0.02  # standard deviation of the values to start from
@@ -41,8 +39,7 @@ def make(among: str = r".*") -> Selector:
     """
 
     def init(evidence: Evidence) -> Selection:
-        params, head = evidence.params, evidence.blocks[-1:]
-        operations = masks.find(params, SLOPES, head)
+        params, operations = evidence.params, reach.below(evidence, SLOPES)
         slopes = masks.find(trees.nest(operations), among)
         biases = trees.leaves(params).keys() & map(_bias, slopes)
         values, rng = {}, np.random.default_rng(evidence.seed)

@@ -28,9 +28,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import trees
-from subtune_jax.core.method import Additive, Evidence, Probe, Selection, Selector
-from subtune_jax.selection import masks
+from subtune_jax import (
+    Additive,
+    Evidence,
+    Probe,
+    Selection,
+    Selector,
+    masks,
+    reach,
+    trees,
+)
 
 TINY: dict[str, Any] = {}
 NORMS = r".*norm[^/]*/(scale|bias)"
@@ -61,18 +68,16 @@ def make(
         `among` a vector.
     """
     if penalty < 0 or warmup_steps < 0 or start < threshold:
-        given = f"taps {penalty=}, {warmup_steps=}, {start=}, {threshold=}"
+        numbers = f"taps {penalty=}, {warmup_steps=}, {start=}, {threshold=}"
         ranges = "they must be 0 or more, 0 or more, and start at least threshold"
-        raise ValueError(f"{given}; {ranges}")
+        raise ValueError(f"{numbers}; {ranges}")
 
     def init(evidence: Evidence) -> Selection:
         params, head = evidence.params, evidence.blocks[-1:]
         flat, values = trees.leaves(params), {}
-        kernels = masks.find(params, among, head)
-        for path, kernel in kernels.items():
-            if np.ndim(kernel) < 2:
-                given = f"taps was given {path!r} {np.shape(kernel)}"
-                raise ValueError(f"{given}; it is no matrix")
+        kernels = reach.below(evidence, among)
+        reach.check_matrices(kernels)
+        for path in kernels:
             values[f"{path}+score"] = np.array(start, np.float32)
             for leaf in _layer(path, flat):
                 values[f"{leaf}+delta"] = np.zeros(np.shape(flat[leaf]), np.float32)

@@ -28,7 +28,7 @@ class Measure(NamedTuple):
     """
 
     local: Callable[[Params, Any, float], Any]
-    parts: Callable[[Any], Any] = lambda found: found
+    parts: Callable[[Any], Any] = lambda sums: sums
 
 
 def stream(
@@ -46,7 +46,7 @@ def stream(
     Args:
       measure: what a batch adds.
       start: tree of zeros with the shapes of the sum.
-      params: the first argument of `timing.local`.
+      params: the first argument of `measure.local`.
       batches: trees of arrays with a leading axis of rows.
       where: devices that share the rows of each batch, by shard_map whatever
         `where.mode`; None for the default device. Each process gives its own rows.
@@ -58,10 +58,10 @@ def stream(
     share = 1.0 if where is None else 1.0 / where.size
 
     def add(total: Any, params: Params, rows: Any) -> Any:
-        found = measure.local(params, rows, share)
+        local = measure.local(params, rows, share)
         if where is not None:
-            found = jax.lax.psum(found, AXIS)
-        return jax.tree.map(jnp.add, total, measure.parts(found))
+            local = jax.lax.psum(local, AXIS)
+        return jax.tree.map(jnp.add, total, measure.parts(local))
 
     total = start
     if where is not None:
@@ -113,11 +113,11 @@ def add_examples(
 
     # One at a time: XLA's CPU products of a vmapped batch of one took four to
     # fifteen times as long (131 k parameters and more), and B gradients of memory.
-    def one(total: Params, example: Any) -> tuple[Params, None]:
+    def add(total: Params, example: Any) -> tuple[Params, None]:
         return jax.tree.map(jnp.add, total, function(params, example)), None
 
     single = jax.tree.map(lambda x: jnp.expand_dims(x, 1), rows)
-    return jax.lax.scan(one, zeros(params), single)[0]
+    return jax.lax.scan(add, zeros(params), single)[0]
 
 
 def _split(where: Devices, batch: Any) -> Any:
@@ -125,6 +125,6 @@ def _split(where: Devices, batch: Any) -> Any:
     for leaf in jax.tree.leaves(batch):
         shape = np.shape(leaf)
         if not shape or shape[0] % local:
-            given = f"a batch has an array {shape}"
-            raise ValueError(f"{given}; its rows must divide over {local} devices")
+            what = f"a batch has an array {shape}"
+            raise ValueError(f"{what}; its rows must divide over {local} devices")
     return devices.spread(where._replace(mode="shard_map"), batch)

@@ -79,8 +79,8 @@ def activation(
 
     def score(w: Any, sizes: Any, uses: Any) -> jax.Array:
         each = jnp.sqrt(sizes) if norm == "l2" else sizes / jnp.maximum(uses, 1)
-        found = jnp.abs(jnp.asarray(w, jnp.float32)) * each
-        return jnp.where(uses.any(), found, jnp.nan)
+        product = jnp.abs(jnp.asarray(w, jnp.float32)) * each
+        return jnp.where(uses.any(), product, jnp.nan)
 
     start = {"sizes": accumulate.zeros(params), "uses": accumulate.zeros(params)}
     sums = accumulate.stream(Measure(local), start, params, batches, devices)
@@ -114,18 +114,20 @@ def _evaluate(
     return list(map(read, jaxpr.outvars)), total
 
 
-def _step(equation: Any, given: list[_Value], size: Size) -> tuple[list[_Value], Any]:
+def _step(
+    equation: Any, operands: list[_Value], size: Size
+) -> tuple[list[_Value], Any]:
     name = equation.primitive.name
-    leaves = [value for value in given if value.leaf is not None]
+    leaves = [value for value in operands if value.leaf is not None]
     if leaves and name in CALLS:
-        return _evaluate(*jaxprs.inner(equation), given, size)
+        return _evaluate(*jaxprs.inner(equation), operands, size)
     if leaves and _programs(equation):
         used = f"{leaves[0].path!r} is used in a {name}"
         raise ValueError(f"{used}; only inputs outside loops and branches can be read")
-    arrays = [value.array for value in given]
+    arrays = [value.array for value in operands]
     outputs = list(map(_Value, jaxprs.evaluate(equation, arrays)))
     if leaves and name in PRODUCTS:
-        return outputs, _probe(equation, given, size)
+        return outputs, _probe(equation, operands, size)
     if leaves and name == "convert_element_type":
         return [outputs[0]._replace(leaf=leaves[0].leaf, path=leaves[0].path)], 0.0
     if leaves and name in LAYOUTS:
@@ -134,16 +136,16 @@ def _step(equation: Any, given: list[_Value], size: Size) -> tuple[list[_Value],
     return outputs, 0.0
 
 
-def _probe(equation: Any, given: list[_Value], size: Size) -> Any:
+def _probe(equation: Any, operands: list[_Value], size: Size) -> Any:
     """The product of each operand that is a leaf with the other one's sizes, summed."""
     kinds = {"preferred_element_type": np.dtype(np.float32), "precision": EXACT}
     total: Any = 0.0
     for at in (0, 1):
-        if given[at].leaf is not None:
-            pair = [size(jnp.asarray(given[1 - at].array, jnp.float32))] * 2
-            pair[at] = given[at].leaf
-            found = equation.primitive.bind(*pair, **(equation.params | kinds))
-            total += jnp.sum(found)
+        if operands[at].leaf is not None:
+            pair = [size(jnp.asarray(operands[1 - at].array, jnp.float32))] * 2
+            pair[at] = operands[at].leaf
+            product = equation.primitive.bind(*pair, **(equation.params | kinds))
+            total += jnp.sum(product)
     return total
 
 

@@ -45,19 +45,19 @@ def fisher_expected(
             logits = logits_fn(params, example).astype(jnp.float32)
             return jax.nn.log_softmax(logits)[0]
 
-        found, pull = jax.vjp(log_p, params)
+        logs, pullback = jax.vjp(log_p, params)
 
-        def one(total: Params, c: jax.Array) -> tuple[Params, None]:
-            grads = pull(jax.nn.one_hot(c, len(found)))[0]
-            p = jnp.exp(found[c])
+        def add_class(total: Params, c: jax.Array) -> tuple[Params, None]:
+            grads = pullback(jax.nn.one_hot(c, len(logs)))[0]
+            p = jnp.exp(logs[c])
 
             def plus(t: jax.Array, grad: jax.Array) -> jax.Array:
                 return t + p * jnp.square(grad.astype(t.dtype))
 
             return jax.tree.map(plus, total, grads), None
 
-        classes = jnp.arange(len(found))
-        return jax.lax.scan(one, accumulate.zeros(params), classes)[0]
+        classes = jnp.arange(len(logs))
+        return jax.lax.scan(add_class, accumulate.zeros(params), classes)[0]
 
     def local(params: Params, rows: Any, share: float) -> Params:
         del share  # a sum over examples, not a mean

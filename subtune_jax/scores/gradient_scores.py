@@ -101,8 +101,8 @@ def gradients(
       ValueError: as in `gradient`, or there are no `reduces`.
     """
     sums = sums_by_batch(loss_fn, params, batches, reduces, devices)
-    found = reduced(accumulate.last(sums), devices)
-    return {reduce: found[reduce] for reduce in reduces}  # jit sorted the keys
+    scores = reduced(accumulate.last(sums), devices)
+    return {reduce: scores[reduce] for reduce in reduces}  # jit sorted the keys
 
 
 def snip(
@@ -164,11 +164,11 @@ def sums_by_batch(
 def reduced(total: dict[str, Params], where: Devices | None) -> dict[str, Params]:
     """What the sums say: the scores by reduction."""
     signed = "abs_of_sum"
-    found = {
+    scores = {
         reduce: jax.tree.map(jnp.abs, tree) if reduce == signed else tree
         for reduce, tree in total.items()
     }
-    return accumulate.read(found, where)
+    return accumulate.read(scores, where)
 
 
 def _measure(loss_fn: Loss, reduces: Sequence[str]) -> Measure:
@@ -178,17 +178,17 @@ def _measure(loss_fn: Loss, reduces: Sequence[str]) -> Measure:
         return jax.tree.map(jnp.square, _wide(jax.grad(loss_fn)(params, example)))
 
     def local(params: Params, rows: Any, share: float) -> dict[str, Params]:
-        found = {}
+        sums = {}
         if whole:
             grads = _wide(jax.grad(loss_fn)(params, rows))
-            found["batch"] = jax.tree.map(lambda g: g * share, grads)
+            sums["batch"] = jax.tree.map(lambda g: g * share, grads)
         if PER_EXAMPLE in reduces:
-            found["examples"] = accumulate.add_examples(squares, params, rows)
-        return found
+            sums["examples"] = accumulate.add_examples(squares, params, rows)
+        return sums
 
-    def parts(found: dict[str, Params]) -> dict[str, Params]:
+    def parts(sums: dict[str, Params]) -> dict[str, Params]:
         of = {reduce: "batch" for reduce in reduces} | {PER_EXAMPLE: "examples"}
-        return {r: jax.tree.map(REDUCTIONS[r], found[of[r]]) for r in reduces}
+        return {r: jax.tree.map(REDUCTIONS[r], sums[of[r]]) for r in reduces}
 
     return Measure(local, parts)
 

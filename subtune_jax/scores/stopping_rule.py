@@ -66,20 +66,20 @@ def until_stable(
       ValueError: as in `scores.gradient`, or `until` is out of its ranges.
     """
     if not 0 <= until.overlap <= 1 or until.every_batches < 1:
-        given = f"overlap={until.overlap}, every_batches={until.every_batches}"
-        raise ValueError(f"until {given}; they must be in [0, 1], and 1 or more")
+        numbers = f"overlap={until.overlap}, every_batches={until.every_batches}"
+        raise ValueError(f"until {numbers}; they must be in [0, 1], and 1 or more")
     sums = gradient_scores.sums_by_batch(loss_fn, params, batches, (reduce,), devices)
     overlaps: list[float] = []
     before, used, total = None, 0, {}
     for used, total in enumerate(sums, 1):
         if used % until.every_batches:
             continue
-        chosen = until.choose(gradient_scores.reduced(total, devices)[reduce])
+        mask = until.choose(gradient_scores.reduced(total, devices)[reduce])
         if before is not None:
-            overlaps.append(stability.overlap(before, chosen)["overlap"])
+            overlaps.append(stability.overlap(before, mask)["overlap"])
             if overlaps[-1] >= until.overlap:
                 break
-        before = chosen
+        before = mask
     return Gathered(
         gradient_scores.reduced(total, devices)[reduce], used, tuple(overlaps)
     )

@@ -13,8 +13,8 @@ import numpy as np
 
 from subtune_jax.core.contracts import Mask
 from subtune_jax.core.registry import near
-from subtune_jax.selection import budgets, masks, score_arrays, top_k, top_k_columns
-from subtune_jax.selection.budgets import Budget
+from subtune_jax.selection import masks, score_arrays, top_k, top_k_columns
+from subtune_jax.selection.score_arrays import Budget
 
 # Scope -> the name of what shares a budget with the array of that path.
 GROUPS: dict[str, Callable[[str], str]] = {
@@ -23,7 +23,7 @@ GROUPS: dict[str, Callable[[str], str]] = {
     "network": lambda path: "",
 }
 SCOPES = ("neuron", *GROUPS)
-share = budgets.share  # how a fraction is rounded, for those who need to know before
+share = score_arrays.share  # how a fraction is rounded
 
 
 def by_scope(
@@ -47,12 +47,14 @@ def by_scope(
       count: number of elements of each of them, 1 or more.
       neuron_axes: as in `top_per_neuron`.
       budget_bytes: of the delta of each of them, 8 or more: as many elements as fit,
-        all where all fit; see `budgets.fitting`.
+        all where all fit; see `score_arrays.fitting`.
 
     Raises:
       ValueError: unknown scope, none or two budgets, or more than there is.
     """
-    budget = budgets.one_of(fraction=fraction, count=count, budget_bytes=budget_bytes)
+    budget = score_arrays.one_of(
+        fraction=fraction, count=count, budget_bytes=budget_bytes
+    )
     if scope not in SCOPES:
         raise ValueError(f"no scope named {scope!r}; {near(scope, SCOPES)}")
     if scope == "neuron":
@@ -91,7 +93,7 @@ def top_per_neuron(
     Fine-Tuning", arXiv:2312.10136. Its kernels are `[out, in, h, w]`: among equal
     scores it may keep others than these.
     """
-    return _per_neuron(scores, budgets.one_of(k=k), neuron_axes)
+    return _per_neuron(scores, score_arrays.one_of(k=k), neuron_axes)
 
 
 def top_per_array(scores: Any, fraction: float) -> Mask:
@@ -102,7 +104,7 @@ def top_per_array(scores: Any, fraction: float) -> Mask:
     Raises:
       ValueError: `fraction` is outside [0, 1], or a score is NaN.
     """
-    return _per_group(scores, budgets.one_of(fraction=fraction), GROUPS["array"])
+    return _per_group(scores, score_arrays.one_of(fraction=fraction), GROUPS["array"])
 
 
 def top_overall(scores: Any, count: int) -> Mask:
@@ -114,54 +116,43 @@ def top_overall(scores: Any, count: int) -> Mask:
     Raises:
       ValueError: `count` is out of range, or a score is NaN.
     """
-    budget = budgets.one_of(count=count, least=0)
+    budget = score_arrays.one_of(count=count, least=0)
     return _per_group(scores, budget, GROUPS["network"])
 
 
 def _per_neuron(
     scores: Any, budget: Budget, neuron_axes: Mapping[str, Sequence[int]] | None
 ) -> Mask:
-    found = score_arrays.read(scores)
-    axes = score_arrays.output_axes(found, neuron_axes)
-    columns, ks = [], []
-    for path, score in found.items():
-        columns.append(score_arrays.columns_of(score, axes[path]))
-        place = score_arrays.where(path, score)
-        ks.append(budget(len(columns[-1]), place) if axes[path] else 0)
-    marks = top_k.unset(each.shape for each in columns)
-    _rank(found, top_k_columns.top, columns, marks, ks)
-    marked = dict(zip(found, marks, strict=True))
-    for path, score in found.items():
-        back = score_arrays.uncolumned(marked[path], score.shape, axes[path])
-        marked[path] = back
-    return masks.fill(scores, marked)
+    leaves = score_arrays.read(scores)
+    axes = score_arrays.output_axes(leaves, neuron_axes)
+    columns = score_arrays.columns(leaves, axes)  # path -> [fan_in, neurons]
+    ks = [
+        budget(len(array), score_arrays.where(path, leaves[path])) if axes[path] else 0
+        for path, array in columns.items()
+    ]
+    marks = score_arrays.unset(array.shape for array in columns.values())
+    with score_arrays.named_nan(leaves):
+        top_k_columns.top(list(columns.values()), marks, ks)
+    marked = dict(zip(columns, marks, strict=True))
+    return masks.fill(scores, score_arrays.uncolumned(marked, leaves, axes))
 
 
 def _per_group(scores: Any, budget: Budget, group: Callable[[str], str]) -> Mask:
-    found = score_arrays.read(scores)
-    unset = top_k.unset(score.shape for score in found.values())
-    marks = dict(zip(found, unset, strict=True))
+    leaves = score_arrays.read(scores)
+    unset = score_arrays.unset(score.shape for score in leaves.values())
+    marks = dict(zip(leaves, unset, strict=True))
     groups: dict[str, list[str]] = {}
-    for path in found:
+    for path in leaves:
         groups.setdefault(group(path), []).append(path)
     for name, paths in groups.items():
-        some = [found[path] for path in paths]
+        members = [leaves[path] for path in paths]
         place = f" for block {name!r}" if name else ""
-        if name in found:
-            place = score_arrays.where(name, found[name])
-        number = budget(sum(score.size for score in some), place)
-        kind = np.result_type(np.float32, *some)
-        rows = [score.ravel().astype(kind, copy=False) for score in some]
+        if name in leaves:
+            place = score_arrays.where(name, leaves[name])
+        count = budget(sum(score.size for score in members), place)
+        kind = np.result_type(np.float32, *members)
+        rows = [score.ravel().astype(kind, copy=False) for score in members]
         flat = [marks[path].reshape(-1) for path in paths]  # views, to be filled
-        _rank(found, top_k.top, rows, flat, number)
+        with score_arrays.named_nan(leaves):
+            top_k.top(rows, flat, count)
     return masks.fill(scores, marks)
-
-
-def _rank(
-    found: Mapping[str, np.ndarray], rank: Callable[..., None], *given: Any
-) -> None:
-    try:
-        rank(*given)
-    except FloatingPointError:
-        score_arrays.refuse_nan(found)  # says where; ranking does not know the names
-        raise

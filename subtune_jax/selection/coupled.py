@@ -18,7 +18,7 @@ import numpy as np
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import Mask, Params
-from subtune_jax.selection import budgets, masks, score_arrays, structured
+from subtune_jax.selection import masks, score_arrays, structured
 
 Groups = Mapping[str, Sequence[tuple[str, int]]]  # name -> (path, axis) of its arrays
 HEADS = {r"attn/(query|key|value)/(kernel|bias)": -1, r"attn/out/kernel": 0}
@@ -63,16 +63,16 @@ def coupled(
         not there, a length that is no multiple of `width`, or arrays of one group with
         different numbers of slices; a sum that is NaN.
     """
-    budget = budgets.one_of(0, fraction=fraction, count=count)
-    found = score_arrays.read(scores)
-    width = budgets.whole("width", width, 1, float("inf"))
-    marks = {path: np.zeros(score.shape, bool) for path, score in found.items()}
+    budget = score_arrays.one_of(0, fraction=fraction, count=count)
+    leaves = score_arrays.read(scores)
+    width = score_arrays.whole("width", width, 1, float("inf"))
+    marks = {path: np.zeros(score.shape, bool) for path, score in leaves.items()}
     for name, members in groups.items():
-        slices = _slices(found, name, members, width)
+        slices = _slices(leaves, name, members, width)
         with np.errstate(invalid="ignore"):
             parts = [part.sum(axis=1, dtype=np.float64) for part in slices]
             total = np.sum(parts, axis=0)
-        score_arrays.summed(found, {name: total})
+        score_arrays.summed(leaves, {name: total})
         (flags,) = structured.best_of([total], budget(total.size, f" for {name!r}"))
         for path, axis in members:
             np.moveaxis(marks[path], axis, 0)[flags.repeat(width)] = True
@@ -96,9 +96,9 @@ def orders(mask: Mask, groups: Groups) -> dict[str, np.ndarray]:
     Raises:
       ValueError: as `coupled`, of the groups.
     """
-    found = {path: np.asarray(flags) for path, flags in trees.leaves(mask).items()}
+    leaves = {path: np.asarray(flags) for path, flags in trees.leaves(mask).items()}
     chosen = {
-        name: np.any([part.any(1) for part in _slices(found, name, members, 1)], 0)
+        name: np.any([part.any(1) for part in _slices(leaves, name, members, 1)], 0)
         for name, members in groups.items()
     }
     return {name: np.argsort(~flags, kind="stable") for name, flags in chosen.items()}
@@ -148,16 +148,16 @@ def _groups(tree: Any, patterns: Mapping[str, int]) -> dict[str, list[tuple[str,
 
 
 def _slices(
-    found: Mapping[str, Any], name: str, members: Sequence[tuple[str, int]], width: int
+    leaves: Mapping[str, Any], name: str, members: Sequence[tuple[str, int]], width: int
 ) -> list[Any]:
     """`[slices, elements]` of every array of a group."""
     slices, first = [], None
     for path, axis in members:
-        if path not in found:
+        if path not in leaves:
             raise ValueError(
-                f"group {name!r} has {path!r}; {trees.nearest(path, found)}"
+                f"group {name!r} has {path!r}; {trees.nearest(path, leaves)}"
             )
-        array = found[path]
+        array = leaves[path]
         if not -array.ndim <= axis < array.ndim:
             raise ValueError(f"{axis=} is no axis{score_arrays.where(path, array)}")
         length = array.shape[axis]

@@ -54,10 +54,16 @@ def from_blocks(params: Params, blocks: str | Iterable[str]) -> Mask:
 def besides(
     params: Params, m: Mask, pattern: str | None, skip: Collection[str] = ()
 ) -> Mask | None:
-    """The mask of what `pattern` names and `m` leaves out; None without a pattern."""
+    """The mask of what `pattern` names and `m` leaves out; None without a pattern.
+
+    Raises:
+      ValueError: as in `from_regex`, or `m` is not a mask of `params`.
+    """
     if pattern is None:
         return None
-    return intersect(from_regex(params, pattern, skip), invert(m))
+    flags = {path: flag for path, _, flag in _pairs(params, m)}
+    rest = {path: np.logical_not(flags[path]) for path in find(params, pattern, skip)}
+    return trees.rebuild(params, rest, np.False_)
 
 
 def find(params: Params, pattern: str, skip: Collection[str] = ()) -> dict[str, Any]:
@@ -66,29 +72,28 @@ def find(params: Params, pattern: str, skip: Collection[str] = ()) -> dict[str, 
         match = re.compile(pattern).fullmatch
     except re.error as error:
         raise ValueError(f"{pattern!r} is no regular expression; {error}") from error
-    flat = {
+    leaves = {
         p: x for p, x in trees.leaves(params).items() if p.split("/")[0] not in skip
     }
-    found = {path: leaf for path, leaf in flat.items() if match(path)}
-    if not found:
-        raise ValueError(
-            f"no path matches {pattern!r} in full; {trees.nearest(pattern, flat)}"
-        )
-    return found
+    matching = {path: leaf for path, leaf in leaves.items() if match(path)}
+    if not matching:
+        near_by = trees.nearest(pattern, leaves)
+        raise ValueError(f"no path matches {pattern!r} in full; {near_by}")
+    return matching
 
 
-def fill(params: Params, chosen: Mapping[str, Any]) -> Mask:
-    """The mask that is `chosen[path]` where that is given and False elsewhere.
+def fill(params: Params, flags: Mapping[str, Any]) -> Mask:
+    """The mask that is `flags[path]` where that is given and False elsewhere.
 
     Raises:
       ValueError: a path is not in `params`, or its value no mask of that leaf.
     """
-    flat = trees.leaves(params)
-    for path, flags in chosen.items():
-        if path not in flat:
-            raise ValueError(f"no leaf {path!r}; {trees.nearest(path, flat)}")
-        _broadcasts(path, flags, flat[path])
-    return trees.map_leaves(lambda path, _: chosen.get(path, np.False_), params)
+    leaves = trees.leaves(params)
+    for path, flag in flags.items():
+        if path not in leaves:
+            raise ValueError(f"no leaf {path!r}; {trees.nearest(path, leaves)}")
+        _broadcasts(path, flag, leaves[path])
+    return trees.rebuild(params, flags, np.False_)
 
 
 def invert(m: Mask) -> Mask:
@@ -97,7 +102,7 @@ def invert(m: Mask) -> Mask:
     >>> invert({"a": np.array([True, False])})
     {'a': array([False,  True])}
     """
-    return trees.map_leaves(lambda path, flags: np.logical_not(_flags(path, flags)), m)
+    return trees.rebuild(m, {p: np.logical_not(flag) for p, flag in _flags(m).items()})
 
 
 def union(a: Mask, b: Mask) -> Mask:
@@ -112,7 +117,7 @@ def intersect(a: Mask, b: Mask) -> Mask:
 
 def reach(m: Mask) -> Any:
     """Python bool per leaf: may any element of it move?"""
-    return trees.map_leaves(lambda path, flags: bool(np.any(_flags(path, flags))), m)
+    return trees.rebuild(m, {p: bool(np.any(flag)) for p, flag in _flags(m).items()})
 
 
 def expand(params: Params, m: Mask) -> Mask:
@@ -121,11 +126,9 @@ def expand(params: Params, m: Mask) -> Mask:
     Raises:
       ValueError: `m` is not a mask of `params`.
     """
-    check(params, m)
-    flags = trees.leaves(m)
-    return trees.map_leaves(
-        lambda path, leaf: np.broadcast_to(flags[path], np.shape(leaf)), params
-    )
+    pairs = _pairs(params, m)
+    full = {path: np.broadcast_to(flag, np.shape(leaf)) for path, leaf, flag in pairs}
+    return trees.rebuild(params, full)
 
 
 def count(params: Params, m: Mask) -> int:
@@ -137,7 +140,7 @@ def count(params: Params, m: Mask) -> int:
     Raises:
       ValueError: `m` is not a mask of `params`.
     """
-    return sum(_counts(params, m).values())
+    return sum(selected for _, selected, _ in _counts(params, m))
 
 
 def table(params: Params, m: Mask) -> str:
@@ -146,11 +149,10 @@ def table(params: Params, m: Mask) -> str:
     Raises:
       ValueError: `m` is not a mask of `params`.
     """
-    counts, arrays = _counts(params, m), trees.leaves(params)
     rows: dict[str, tuple[int, int]] = dict.fromkeys([*params, "total"], (0, 0))
-    for path, selected in counts.items():
+    for path, selected, size in _counts(params, m):
         for name in (path.split("/")[0], "total"):
-            rows[name] = (rows[name][0] + selected, rows[name][1] + arrays[path].size)
+            rows[name] = (rows[name][0] + selected, rows[name][1] + size)
     width = max(map(len, rows))
     lines = [f"{'block':<{width}} {'selected':>13} {'total':>13}    share"]
     for name, (selected, total) in rows.items():
@@ -165,34 +167,38 @@ def check(params: Params, m: Mask) -> None:
     Raises:
       ValueError: it is not; the message names the first leaf that is wrong.
     """
-    arrays, flags = trees.leaves(params), trees.leaves(m)
-    _same(arrays, flags)
-    for path, leaf in arrays.items():
-        _broadcasts(path, flags[path], leaf)
+    _pairs(params, m)
 
 
 def _combine(function: Callable[..., Any], a: Mask, b: Mask) -> Mask:
-    others = trees.leaves(b)
-    _same(trees.leaves(a), others)
-
-    def combine(path: str, flags: Any) -> Any:
-        pair = _flags(path, flags), _flags(path, others[path])
+    left, right = _flags(a), _flags(b)
+    _same(left, right)
+    both = {}
+    for path, flag in left.items():
         try:
-            return function(*pair)
+            both[path] = function(flag, right[path])
         except ValueError as error:
-            shapes = " and ".join(str(np.shape(each)) for each in pair)
+            shapes = f"{np.shape(flag)} and {np.shape(right[path])}"
             raise ValueError(f"masks of {path!r} are {shapes}; no match") from error
+    return trees.rebuild(a, both)
 
-    return trees.map_leaves(combine, a)
 
-
-def _counts(params: Params, m: Mask) -> dict[str, int]:
-    check(params, m)
-    flags, counts = trees.leaves(m), {}
-    for path, leaf in trees.leaves(params).items():
-        each = leaf.size // max(np.size(flags[path]), 1)  # elements a flag stands for
-        counts[path] = int(np.count_nonzero(flags[path])) * each
+def _counts(params: Params, m: Mask) -> list[tuple[str, int, int]]:
+    """Path, number of selected elements, and size, of every leaf."""
+    counts = []
+    for path, leaf, flag in _pairs(params, m):
+        each = leaf.size // max(np.size(flag), 1)  # elements a flag stands for
+        counts.append((path, int(np.count_nonzero(flag)) * each, leaf.size))
     return counts
+
+
+def _pairs(params: Params, m: Mask) -> list[tuple[str, Any, Any]]:
+    """Path, leaf and flags of every leaf; ValueError where `m` is no mask of it."""
+    leaves, flags = trees.leaves(params), trees.leaves(m)
+    _same(leaves, flags)
+    for path, leaf in leaves.items():
+        _broadcasts(path, flags[path], leaf)
+    return [(path, leaf, flags[path]) for path, leaf in leaves.items()]
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
@@ -201,17 +207,25 @@ def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
         raise ValueError(f"leaf {path!r} is in one tree, not in the other; {rest}")
 
 
-def _broadcasts(path: str, flags: Any, leaf: Any) -> None:
-    given, whole = np.shape(_flags(path, flags)), np.shape(leaf)
-    fits = len(given) <= len(whole) and all(
-        f in (1, n) for f, n in zip(given[::-1], whole[::-1], strict=False)
+def _broadcasts(path: str, flag: Any, leaf: Any) -> None:
+    _boolean(path, flag)
+    shape, whole = np.shape(flag), np.shape(leaf)
+    fits = len(shape) <= len(whole) and all(
+        f in (1, n) for f, n in zip(shape[::-1], whole[::-1], strict=False)
     )
     if not fits:
-        raise ValueError(f"mask of {path!r} is {given}; it must broadcast to {whole}")
+        raise ValueError(f"mask of {path!r} is {shape}; it must broadcast to {whole}")
 
 
-def _flags(path: str, flags: Any) -> Any:
-    kind = flags.dtype if hasattr(flags, "dtype") else np.asarray(flags).dtype
+def _flags(m: Mask) -> dict[str, Any]:
+    """The leaves of a mask by path; ValueError where one is not of booleans."""
+    flags = trees.leaves(m)
+    for path, flag in flags.items():
+        _boolean(path, flag)
+    return flags
+
+
+def _boolean(path: str, flag: Any) -> None:
+    kind = flag.dtype if hasattr(flag, "dtype") else np.asarray(flag).dtype
     if kind != np.bool_:
         raise ValueError(f"mask of {path!r} is {kind}; masks are booleans")
-    return flags

@@ -143,16 +143,16 @@ def inputs(mask: Mask, params: Params | None = None) -> dict[str, dict[str, floa
     """
     whole = mask if params is None else masks.expand(params, mask)
     masks.check(whole, whole)  # its leaves are flags
-    found = {}
+    rows = {}
     for path, flags in trees.leaves(whole).items():
         if np.ndim(flags) > 1 and np.any(flags) and not np.all(flags):
             counts = np.reshape(flags, (-1, np.shape(flags)[-1])).sum(axis=1)
-            found[path] = {
+            rows[path] = {
                 "inputs": int(np.count_nonzero(counts)),
                 "possible": int(min(counts.size, counts.sum())),
                 "largest_share": float(counts.max() / counts.sum()),
             }
-    return found
+    return rows
 
 
 def _summary(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:

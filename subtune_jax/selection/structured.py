@@ -18,8 +18,8 @@ import numpy as np
 
 from subtune_jax.core.contracts import Mask
 from subtune_jax.core.registry import near
-from subtune_jax.selection import budgets, masks, score_arrays, top_k, top_k_columns
-from subtune_jax.selection.budgets import Budget
+from subtune_jax.selection import masks, score_arrays, top_k, top_k_columns
+from subtune_jax.selection.score_arrays import Budget
 
 TILE_SCOPES = ("array", "network")
 
@@ -46,7 +46,7 @@ def columns(
       ValueError: none or two budgets or more than there is, a sum that is NaN, or
         `neuron_axes` names a leaf or an axis that is not there.
     """
-    budget = budgets.one_of(0, fraction=fraction, count=count)
+    budget = score_arrays.one_of(0, fraction=fraction, count=count)
     return _lines(scores, 0, budget, neuron_axes)
 
 
@@ -69,7 +69,7 @@ def rows(
     Raises:
       ValueError: as `columns`.
     """
-    budget = budgets.one_of(0, fraction=fraction, count=count)
+    budget = score_arrays.one_of(0, fraction=fraction, count=count)
     return _lines(scores, 1, budget, neuron_axes)
 
 
@@ -89,12 +89,12 @@ def n_of_m(scores: Any, n: int, m: int, axis: int = -2) -> Mask:
       ValueError: `n` or `m` is out of range, an array of two or more axes lacks `axis`
         or its length is no multiple of `m`, or a score is NaN.
     """
-    m = budgets.whole("m", m, 1, float("inf"))
-    n = budgets.whole("n", n, 0, m)
-    found = score_arrays.read(scores)
-    score_arrays.refuse_nan(found)
+    m = score_arrays.whole("m", m, 1, float("inf"))
+    n = score_arrays.whole("n", n, 0, m)
+    leaves = score_arrays.read(scores)
+    score_arrays.refuse_nan(leaves)
     marks = {}
-    for path, score in found.items():
+    for path, score in leaves.items():
         marks[path] = np.zeros(score.shape, bool)
         if score.ndim < 2:
             continue
@@ -106,7 +106,7 @@ def n_of_m(scores: Any, n: int, m: int, axis: int = -2) -> Mask:
             raise ValueError(f"{what}; {n}:{m} needs a multiple of {m}")
         groups = np.moveaxis(score, axis, 0).reshape(length // m, m, -1).swapaxes(0, 1)
         listed = groups.reshape(m, -1)
-        (flags,) = top_k.unset([listed.shape])
+        (flags,) = score_arrays.unset([listed.shape])
         top_k_columns.top([listed], [flags], [n])
         flags = flags.reshape(groups.shape).swapaxes(0, 1)
         moved = np.moveaxis(marks[path], axis, 0)
@@ -138,33 +138,33 @@ def tiles(
       ValueError: an unknown scope, a size below 1, none or two budgets or more than
         there is, or a sum that is NaN.
     """
-    budget = budgets.one_of(0, fraction=fraction, count=count)
+    budget = score_arrays.one_of(0, fraction=fraction, count=count)
     if scope not in TILE_SCOPES:
         raise ValueError(f"no scope named {scope!r}; {near(scope, TILE_SCOPES)}")
-    high, wide = (budgets.whole("size", side, 1, float("inf")) for side in size)
-    found = score_arrays.read(scores)
-    marks = {path: np.zeros(score.shape, bool) for path, score in found.items()}
+    high, wide = (score_arrays.whole("size", side, 1, float("inf")) for side in size)
+    leaves = score_arrays.read(scores)
+    marks = {path: np.zeros(score.shape, bool) for path, score in leaves.items()}
     views = {
-        p: score_arrays.columns_of(s, (-1,)) for p, s in found.items() if s.ndim > 1
+        p: score_arrays.columns_of(s, (-1,)) for p, s in leaves.items() if s.ndim > 1
     }
     totals = {path: _tile_sums(view, high, wide) for path, view in views.items()}
-    sums = score_arrays.summed(found, totals)
+    sums = score_arrays.summed(leaves, totals)
     for paths in [list(sums)] if scope == "network" else [[path] for path in sums]:
         place = ""
         if scope == "array":
-            place = score_arrays.where(paths[0], found[paths[0]])
+            place = score_arrays.where(paths[0], leaves[paths[0]])
         number = budget(sum(sums[path].size for path in paths), place)
         flags = best_of([sums[path] for path in paths], number)
         for path, best in zip(paths, flags, strict=True):
             tall = best.repeat(high, 0)[: len(views[path])]
             whole = tall.repeat(wide, 1)[:, : views[path].shape[1]]
-            marks[path] = whole.reshape(found[path].shape)
+            marks[path] = whole.reshape(leaves[path].shape)
     return masks.fill(scores, marks)
 
 
 def best_of(totals: Sequence[np.ndarray], number: int) -> list[np.ndarray]:
     """Flags of the `number` largest of all `totals` together, ties to the first."""
-    marks = top_k.unset(total.shape for total in totals)
+    marks = score_arrays.unset(total.shape for total in totals)
     rows = [total.reshape(-1) for total in totals]
     top_k.top(rows, [mark.reshape(-1) for mark in marks], number)
     return marks
@@ -176,21 +176,22 @@ def _lines(
     budget: Budget,
     neuron_axes: Mapping[str, Sequence[int]] | None,
 ) -> Mask:
-    found = score_arrays.read(scores)
-    axes = score_arrays.output_axes(found, neuron_axes)
+    leaves = score_arrays.read(scores)
+    axes = score_arrays.output_axes(leaves, neuron_axes)
     views = {
-        p: score_arrays.columns_of(s, axes[p]) for p, s in found.items() if axes[p]
+        p: score_arrays.columns_of(s, axes[p]) for p, s in leaves.items() if axes[p]
     }
-    score_arrays.refuse_nan({p: s for p, s in found.items() if not axes[p]})
+    score_arrays.refuse_nan({p: s for p, s in leaves.items() if not axes[p]})
     with np.errstate(invalid="ignore"):
         totals = {p: view.sum(axis, np.float64) for p, view in views.items()}
-    sums = score_arrays.summed(found, totals)
-    marks = {path: np.zeros(score.shape, bool) for path, score in found.items()}
+    sums = score_arrays.summed(leaves, totals)
+    lines = {}
     for path, total in sums.items():
-        number = budget(total.size, score_arrays.where(path, found[path]))
+        number = budget(total.size, score_arrays.where(path, leaves[path]))
         (flags,) = best_of([total], number)
-        lines = np.expand_dims(flags, axis) & np.ones(views[path].shape, bool)
-        marks[path] = score_arrays.uncolumned(lines, found[path].shape, axes[path])
+        lines[path] = np.expand_dims(flags, axis) & np.ones(views[path].shape, bool)
+    marks = {path: np.zeros(score.shape, bool) for path, score in leaves.items()}
+    marks |= score_arrays.uncolumned(lines, leaves, axes)
     return masks.fill(scores, marks)
 
 

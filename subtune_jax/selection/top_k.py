@@ -1,4 +1,4 @@
-"""Ranking: the largest elements of plain arrays, exactly and without sorting them.
+"""Top-k: the largest elements of plain arrays, exactly and without sorting them.
 
 Of equal elements the first ones win. Scores are read once, a chunk at a time: a sample
 says between which two bounds the last element to be chosen lies, what is above both is
@@ -13,26 +13,16 @@ several threads: NumPy lets go of Python's lock.
 
 import itertools
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent import futures
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from subtune_jax.selection import score_arrays
+
 CHUNK = 1 << 20  # elements looked at together: smaller ones cost calls, larger cache
-MANY = 1 << 22  # elements that are worth starting threads for
 FEW = 200  # one of so many elements, or fewer, are looked at one by one
 Piece = tuple[np.ndarray, np.ndarray]  # elements, and their marks
-
-
-def unset(shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
-    """Boolean arrays of `shapes`, parts of one array, that hold anything yet."""
-    shapes = list(shapes)
-    ends = np.cumsum([math.prod(shape) for shape in shapes], dtype=int)
-    whole = np.empty(ends[-1] if shapes else 0, bool)
-    parts = np.split(whole, ends[:-1])
-    return [part.reshape(s) for part, s in zip(parts, shapes, strict=False)]
 
 
 def top(rows: Sequence[np.ndarray], marks: Sequence[np.ndarray], count: int) -> None:
@@ -63,24 +53,6 @@ def _pieces(rows: Sequence[np.ndarray], marks: Sequence[np.ndarray]) -> list[Pie
         for row, mark in zip(rows, marks, strict=True)
         for start in range(0, row.size, CHUNK)
     ]
-
-
-def each(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """`function(*piece)` of every piece, in order; `piece[0]` is what it reads.
-
-    By as many threads as there are cores, where there is much to read.
-    """
-
-    def work(group: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return [function(*piece) for piece in group]
-
-    workers = os.cpu_count() or 1
-    if workers == 1 or sum(piece[0].size for piece in pieces) < MANY:
-        return work(pieces)
-    size = -(-len(pieces) // (4 * workers))  # a task for each would cost more
-    groups = [pieces[i : i + size] for i in range(0, len(pieces), size)]
-    with futures.ThreadPoolExecutor(workers) as pool:
-        return list(itertools.chain.from_iterable(pool.map(work, groups)))
 
 
 def _bracket(
@@ -135,10 +107,12 @@ def _choose_between(pieces: list[Piece], count: int, low: Any, high: Any) -> boo
         found = np.flatnonzero(inside)
         return above, found, values[found]
 
-    looks = each(look, pieces)
+    looks = score_arrays.each(look, pieces)
     need = count - sum(above for above, _, _ in looks)
     inside = np.concatenate([values for _, _, values in looks] or [np.empty(0)])
-    refuse_nan(inside)  # which is neither below nor above: it is all in here
+    score_arrays.check_numbers(
+        inside
+    )  # which is neither below nor above: it is all in here
     if not 0 <= need <= inside.size:
         return False
     if need == 0:
@@ -164,12 +138,12 @@ def _choose_down_to(pieces: list[Piece], count: int, tie: Any) -> bool:
     """
 
     def look(values: np.ndarray, out: np.ndarray) -> tuple[int, int]:
-        refuse_nan(values)
+        score_arrays.check_numbers(values)
         np.greater_equal(values, tie, out=out)
         equal = np.count_nonzero(values == tie)
         return int(np.count_nonzero(out)), int(equal)
 
-    looks = each(look, pieces)
+    looks = score_arrays.each(look, pieces)
     excess = sum(reach for reach, _ in looks) - count
     if not 0 <= excess <= sum(equal for _, equal in looks):
         return False
@@ -182,9 +156,3 @@ def _choose_down_to(pieces: list[Piece], count: int, tie: Any) -> bool:
             out[last] = False
             excess -= last.size
     return True
-
-
-def refuse_nan(values: np.ndarray) -> None:
-    """Raises FloatingPointError if there is NaN among `values`."""
-    if values.size and np.isnan(values.max()):
-        raise FloatingPointError("an element is NaN")

@@ -1,13 +1,13 @@
-"""Ranking of columns: the largest elements of every column of plain arrays, exactly.
+"""Top-k by column: the largest elements of every column of plain arrays, exactly.
 
-As `ranking`: of equal elements the first ones win, and no array is sorted.
+As `top_k`: of equal elements the first ones win, and no array is sorted.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from subtune_jax.selection import top_k
+from subtune_jax.selection import score_arrays
 
 STEP = 8  # rows of which at first only the largest elements are kept
 
@@ -25,13 +25,13 @@ def top(
     Raises:
       FloatingPointError: an element is NaN.
     """
-    top_k.each(_mark_columns, list(zip(arrays, marks, ks, strict=True)))
+    score_arrays.each(_mark_columns, list(zip(arrays, marks, ks, strict=True)))
 
 
 def _mark_columns(scores: np.ndarray, marks: np.ndarray, k: int) -> None:
     if k == 0 or scores.size == 0:
         marks[:] = False
-        return top_k.refuse_nan(scores)
+        return score_arrays.check_numbers(scores)
     if k == 1 and len(scores) >= 2 * STEP and _mark_best(scores, marks):
         return None
     threshold = _column_thresholds(scores, k)
@@ -57,7 +57,7 @@ def _mark_best(scores: np.ndarray, marks: np.ndarray) -> bool:
     threshold = best.max(0)
     if len(rest):
         np.maximum(threshold, rest.max(0), out=threshold)
-    top_k.refuse_nan(threshold)
+    score_arrays.check_numbers(threshold)
     found = np.flatnonzero(best == threshold)
     if found.size > 2 * columns:
         return False
@@ -78,7 +78,7 @@ def _column_thresholds(scores: np.ndarray, k: int) -> np.ndarray:
     """The `k`-th largest element of every column."""
     if k == 1:
         best = scores.max(0)
-        top_k.refuse_nan(best)
+        score_arrays.check_numbers(best)
         return best
     rows, columns = scores.shape
     step = rows // (4 * k)
@@ -86,15 +86,15 @@ def _column_thresholds(scores: np.ndarray, k: int) -> np.ndarray:
         # Among the maxima of groups of rows, the k-th largest is a lower bound, and
         # little lies above it. Rows left over only make it lower.
         _, best = _group_maxima(scores, step)
-        top_k.refuse_nan(best)
-        top_k.refuse_nan(scores[rows // step * step :])
+        score_arrays.check_numbers(best)
+        score_arrays.check_numbers(scores[rows // step * step :])
         floor = np.partition(best, len(best) - k, axis=0)[len(best) - k]
         places = np.flatnonzero(scores >= floor)
         if places.size <= scores.size // 4:
             column, values = places % columns, scores.reshape(-1)[places]
             values = _sorted_by_column(values, column, columns)
             return values[np.cumsum(np.bincount(column, minlength=columns)) - k]
-    top_k.refuse_nan(scores)
+    score_arrays.check_numbers(scores)
     wide = np.array(scores.T, order="C")  # a copy: `partition` works in place
     wide.partition(rows - k, axis=1)
     return wide[:, rows - k]

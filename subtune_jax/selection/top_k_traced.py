@@ -1,4 +1,4 @@
-"""Tops: the largest elements, chosen exactly inside a compiled program.
+"""Top-k inside a compiled program: the largest elements, chosen exactly.
 
 `choose` does the same on the host. No sort: a threshold is found bit by bit, each time
 by counting what reaches it, so that time and memory grow with the number of elements
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from subtune_jax.selection import budgets
+from subtune_jax.selection import score_arrays
 
 LOWEST = -(2**31)  # the bits of -0.0, and the least int32
 EXACT = 1 << 24  # up to here every whole number is a float32
@@ -30,7 +30,7 @@ def mask(scores: jax.Array, count: int) -> jax.Array:
     Raises:
       ValueError: `count` is out of range.
     """
-    count = budgets.whole("count", count, 0, scores.size)
+    count = score_arrays.whole("count", count, 0, scores.size)
     keys = _ordered(scores.astype(jnp.float32).reshape(-1))
     threshold = _threshold(keys, count)
     above, ties = keys > threshold, keys == threshold

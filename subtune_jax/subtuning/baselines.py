@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from subtune_jax.core.registry import near
-from subtune_jax.methods.blocks_only import REPEATED
+from subtune_jax.selection.reach import REPEATED
 from subtune_jax.subtuning import trials
 from subtune_jax.subtuning.trial_state import Candidate
 from subtune_jax.subtuning.trials import Trials

@@ -20,6 +20,8 @@ RENAMED = {
     "finals": "baselines",
     "compare": "grid",
 }
+# Arguments of a plug-in that had another name until then.
+RENAMED_ARGUMENTS = {"neuroada": {"k": "count"}}
 
 
 def top(
@@ -118,9 +120,10 @@ def with_changes(settings: Settings, *changes: Mapping[str, Any]) -> Settings:
 
 
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with sections of before under their names of today, in changes too."""
+    """`config` with keys of before under their names of today, in changes too."""
+    today = RENAMED | RENAMED_ARGUMENTS.get(str(config.get("name")), {})
     return {
-        RENAMED.get(key, key): renamed(value) if isinstance(value, Mapping) else value
+        today.get(key, key): renamed(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
     }
 

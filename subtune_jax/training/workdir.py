@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from subtune_jax.training.settings import renamed
+from subtune_jax.core import registry
+from subtune_jax.training.settings import PLUGINS, renamed
 
 CONFIG = "config.json"
 
@@ -36,7 +37,12 @@ def check(workdir: Path, settings: Mapping[str, Any]) -> None:
     path = workdir / CONFIG
     if not path.exists():
         return
-    there = _flat(renamed(json.loads(path.read_text())))
+    old = renamed(json.loads(path.read_text()))
+    for part, package in PLUGINS.items():  # with arguments that have come since
+        if part in old and "name" in old[part]:
+            make = registry.maker(package, old[part]["name"])
+            old[part] = registry.arguments(make) | old[part]
+    there = _flat(_plain(old))
     here = _flat(_plain(settings))
     for key in sorted({*there, *here}):
         if there.get(key) != here.get(key):

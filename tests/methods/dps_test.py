@@ -368,7 +368,7 @@ def test_a_stage_is_a_share_of_the_run(method, train_steps, arguments, expected)
         ({"update_ratio": 1.5}, "update_ratio=1.5"),
         ({"stage_steps": -1}, "stage_steps=-1; they must be"),
         ({"stage_steps": 1.5}, "stage_steps=1.5; they must be"),
-        ({}, "was not told the run's steps; give stage_steps"),
+        ({}, "evidence without train_steps; give stage_steps"),
         ({"stage_steps": 1, "among": "nothing"}, "no path matches 'nothing' in full"),
     ],
 )
@@ -379,5 +379,5 @@ def test_what_cannot_be_is_refused_in_one_line(method, arguments, message):
 
 
 def test_mix_refuses_vectors():
-    with pytest.raises(ValueError, match=r"dps_mix .*bias' \(5,\); no matrix"):
+    with pytest.raises(ValueError, match=r"bias' \(5,\) is no matrix; name"):
         dps_mix.make(among=".*bias", stage_steps=1).init(make_evidence())

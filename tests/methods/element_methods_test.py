@@ -1,7 +1,6 @@
 """Methods that choose single elements, against their rules written out in loops."""
 
 import importlib
-import inspect
 
 import jax
 import jax.numpy as jnp
@@ -276,11 +275,20 @@ def test_neuroada_takes_the_largest_weights_of_every_neuron(k):
             order = sorted(range(len(columns)), key=lambda i: -columns[i, neuron])
             flags[order[:k], neuron] = True
         expected[path] = flags.reshape(SHAPES[path])
-    selection = select("neuroada", evidence, k=k)
+    selection = select("neuroada", evidence, count=k)
     assert_is(evidence, selection.mask, expected)
     assert selection.extras is None
-    extras = select("neuroada", evidence, k=k, extras=".*/bias").extras
+    extras = select("neuroada", evidence, count=k, extras=".*/bias").extras
     assert count(evidence, extras) == 6 + 5
+
+
+@pytest.mark.parametrize("arguments", [{}, {"fraction": None, "count": 7}])
+def test_pafi_takes_the_smallest_weights_of_all_kernels_together(arguments):
+    evidence = make_evidence()
+    small = {path: -np.abs(weights(evidence)[path]) for path in KERNELS}
+    number = arguments.get("count", 1)  # half a percent of 100 is one at least
+    mask = select("pafi", evidence, **arguments).mask
+    assert_is(evidence, mask, best(small, number))
 
 
 COUPLING = 0.3
@@ -385,15 +393,14 @@ def test_lift_of_full_rank_takes_the_largest_weights():
         ("child_tuning_d", {"fraction": 0.3, "batches": 0, "clip_norm": 1.0}),
         ("sam", {"fraction": 0.005, "batches": 599, "among": ".*"}),
         ("sift", {"fraction": 0.008, "batches": 1}),
-        ("neuroada", {"k": 1}),
+        ("neuroada", {"scope": "neuron", "count": 1, "largest": True}),
         ("lt_sft", {"fraction": 0.08, "learning_rate": 5e-5}),
         ("lift", {"rank_budget": 128, "filter_rank": 128}),
     ],
 )
 def test_defaults_are_those_of_the_released_scripts(method, defaults):
-    make = importlib.import_module(f"subtune_jax.methods.{method}").make
-    known = inspect.signature(make).parameters
-    assert {name: known[name].default for name in defaults} == defaults
+    known = registry.arguments(registry.maker("methods", method))
+    assert {name: known[name] for name in defaults} == defaults
 
 
 @pytest.mark.parametrize(
@@ -407,10 +414,10 @@ def test_defaults_are_those_of_the_released_scripts(method, defaults):
         ("child_tuning_d", {"batches": -1}, "batches=-1, clip_norm=1.0; both must be"),
         ("child_tuning_d", {"clip_norm": -0.5}, "clip_norm=-0.5; both must be 0 or"),
         ("child_tuning_d", {"pattern": "layer"}, "no path matches .*layer.*nearest"),
-        ("sam", {"batches": -1}, "sam batches=-1; it must be 0 or more"),
+        ("sam", {"batches": -1}, "batches=-1; it must be 0 or more"),
         ("sam", {"fraction": 1.5}, r"fraction=1.5 is outside \[0, 1\]"),
         ("sam", {"batches": 1, "among": "head/.*"}, "no path matches 'head/"),
-        ("sift", {"batches": 0}, "sift batches=0; it must be 1 or more"),
+        ("sift", {"batches": -1}, "batches=-1; it must be 0 or more"),
         ("sift", {"fraction": 1.5}, r"fraction=1.5 is outside \[0, 1\]"),
         ("shira", {"kind": "snap"}, "shira kind='snap' is not known; did you mean"),
         ("shira", {"batches": -2}, "shira batches=-2; it must be 0 or more"),
@@ -420,14 +427,14 @@ def test_defaults_are_those_of_the_released_scripts(method, defaults):
             {"kind": "struct", "among": ".*bias"},
             r"kind='struct' of 'block1/dense/bias' \(6,\); it has no diagonal",
         ),
-        ("neuroada", {"k": 5}, r"k=5 is outside \[1, 4\]"),
+        ("neuroada", {"count": 5}, r"count=5 is outside \[1, 4\]"),
         ("neuroada", {"extras": "nothing"}, "no path matches 'nothing'"),
         ("lt_sft", {"lottery_steps": -1}, "lottery_steps=-1, .*must be 0 or more, and"),
         ("lt_sft", {"learning_rate": 0.0}, "learning_rate=0.0; they must be 0 or more"),
         ("lt_sft", {"fraction": 1.5}, r"fraction=1.5 is outside \[0, 1\]"),
         ("lift", {"rank_budget": 0}, "lift rank_budget=0, filter_rank=128; both must"),
         ("lift", {"filter_rank": 0}, "filter_rank=0; both must be 1 or more"),
-        ("lift", {"among": ".*scale"}, r"lift was given '.*scale' \(6,\); it is no"),
+        ("lift", {"among": ".*scale"}, r"'.*scale' \(6,\) is no matrix; name"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(method, arguments, message):

@@ -337,7 +337,7 @@ def test_reinit_trains_everything_and_starts_the_top_from_random_values(
         ("mixout", {"p": -0.1}, r"mixout p=-0.1 is outside \[0, 1\)"),
         ("mixout", {"each": "row"}, "mixout each='row' is not known; there are el"),
         ("mixout", {"among": "nothing"}, "no path matches 'nothing'.*nearest"),
-        ("mixout", {"among": ".*bias"}, r"given 'block1/dense/bias' \(8,\); it is no"),
+        ("mixout", {"among": ".*bias"}, r"'block1/dense/bias' \(8,\) is no matrix"),
         ("lnsr", {"weight": -1}, "lnsr weight=-1, deviation=0.05; both must be 0 or"),
         ("lnsr", {"deviation": -1}, "deviation=-1; both must be 0 or more"),
         ("lnsr", {"block": "block3"}, "lnsr has no layer 'block3'; did you mean"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from subtune_jax.core import trees
 from subtune_jax.delta import folder, leaves
-from subtune_jax.selection import budgets, choose, top_k
+from subtune_jax.selection import choose, score_arrays, top_k
 
 AXES = {"attn/query": (1, 2), "attn/out": (-1,)}
 VALUES = [
@@ -209,7 +209,7 @@ def test_a_budget_of_bytes_buys_as_many_elements_as_fit(scores, size):
 def test_a_delta_of_what_fits_is_no_larger(fraction):
     rng = np.random.default_rng(0)
     old = rng.random((1000, 500)).astype(np.float32)
-    size = int(fraction * old.size * budgets.ELEMENT_BYTES) + 7
+    size = int(fraction * old.size * score_arrays.ELEMENT_BYTES) + 7
     mask = choose.by_scope(rng.random(old.shape), "network", budget_bytes=size)
     change = leaves.changes({"w": old}, {"w": np.where(mask, old + 1, old)})["w"]
     _, parts = folder.pack({"w": change})
@@ -219,7 +219,7 @@ def test_a_delta_of_what_fits_is_no_larger(fraction):
 
 @pytest.fixture(autouse=True)
 def memory_that_is_not_set_holds_anything(monkeypatch):
-    unset = top_k.unset
+    unset = score_arrays.unset
 
     def poisoned(shapes):
         marks = unset(shapes)
@@ -227,7 +227,7 @@ def memory_that_is_not_set_holds_anything(monkeypatch):
             mark[...] = True
         return marks
 
-    monkeypatch.setattr(top_k, "unset", poisoned)
+    monkeypatch.setattr(score_arrays, "unset", poisoned)
 
 
 def stable(values, count):
@@ -240,7 +240,7 @@ def stable(values, count):
 @pytest.mark.parametrize("grid", [None, 1e-3, 0.5, 1e9])  # ever more ties
 @pytest.mark.parametrize("count", [0, 1, 700, 70_000, 350_000, 699_998, 700_001])
 def test_large_arrays_agree_with_a_stable_sort(grid, count, many, monkeypatch):
-    monkeypatch.setattr(top_k, "MANY", many)
+    monkeypatch.setattr(score_arrays, "MANY", many)
     monkeypatch.setattr(top_k, "CHUNK", 9_973)
     rng = np.random.default_rng(0)
     values = rng.normal(size=700_001).astype(np.float32)

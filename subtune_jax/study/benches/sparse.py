@@ -12,8 +12,8 @@ import numpy as np
 from subtune_jax import scores
 from subtune_jax.core.method import Evidence, Selection
 from subtune_jax.data import augment
-from subtune_jax.methods import full, gps, random
-from subtune_jax.selection import masks, structured
+from subtune_jax.methods import full, random
+from subtune_jax.selection import masks, reach, structured
 from subtune_jax.study import timing
 from subtune_jax.study.benches import method
 from subtune_jax.training import evidence, results
@@ -21,11 +21,10 @@ from subtune_jax.training.assembly import Run
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
-RIDING = gps.RIDING.pattern  # what GPS trains besides
 KERNELS = r".*kernel"
 TIME, SAVED, STATE = 0.70, 0.9, 1.05  # limits of a step of one input a neuron
 FORMS: dict[str, dict[str, Any]] = {
-    "gps_k1": {"count": 1, "extras": RIDING},
+    "gps_k1": {"count": 1, "extras": reach.BIASES},
     "k1_no_bias": {"count": 1},
     "k4_no_bias": {"count": 4},
     "array_0.1_percent": {"scope": "array", "fraction": 0.001},

@@ -1,170 +1,228 @@
-"""Training in pieces: a trial from its first state to its last, and its logits."""
+"""The block trainer: a trial from its first state to its last, and its logits.
 
+Everything below the earliest block that changes is read from the activation cache. The
+blocks from there on are composed of compiled block programs.
+"""
+
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from subtune_jax.core import trees
-from subtune_jax.core.contracts import HEAD
-from subtune_jax.data import augment
+from subtune_jax.core.contracts import HEAD, Variables
+from subtune_jax.data import augment, batches, dataset, inputs
 from subtune_jax.optim import optimizer
-from subtune_jax.subtuning import (
-    activation_cache,
-    block_optimizer,
-    block_programs,
-    trial_state,
-)
-from subtune_jax.subtuning.block_programs import Leaves, Own
+from subtune_jax.optim.optimizer import Optimizer
+from subtune_jax.subtuning import activation_cache, block_programs, block_step
+from subtune_jax.subtuning.activation_cache import ActivationCache
+from subtune_jax.subtuning.block_programs import BlockVariables, Leaves
+from subtune_jax.subtuning.block_step import TrialState
+from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
-from subtune_jax.subtuning.trial_state import Candidate, Course, State, entry
-from subtune_jax.training import setup
+from subtune_jax.training.setup import Setup, new_head
+
+Network = dict[str, BlockVariables]  # by block
+Batch = tuple[jax.Array, Any, Any]  # what enters a block, targets, weights
+
+
+class BlockTrainer(NamedTuple):
+    """How candidates are trained.
+
+    Attributes:
+      setup: task, network, base.
+      cache: the base's activations, and the compiled block programs.
+      optimizer: followed for `train_steps` steps.
+      train_steps: of a whole trial.
+      heads: fold number -> the head that its trials start from; filled as needed.
+    """
+
+    setup: Setup
+    cache: ActivationCache
+    optimizer: Optimizer
+    train_steps: int
+    heads: dict[int, Leaves]
 
 
 def begin(
-    course: Course, one: Candidate, fold: Fold, earlier: State | None = None
-) -> State:
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    earlier: TrialState | None = None,
+) -> TrialState:
     """The first state of a trial: the base's values and the fold's head.
 
     With `earlier`, the values that are in it: a second stage of training.
     """
-    parts, flat = course.trunk.pieces, trial_state.start_params(course, one, fold)
-    if not augment.active(course.made.augment):
-        activation_cache.keep(course.trunk, entry(course, one))
-    head = earlier.values[HEAD] if earlier else _head(course, fold)
-    values: dict[str, Leaves] = {HEAD: head}
-    for path in one.trained:
+    programs, setup = trainer.cache.programs, trainer.setup
+    if not augment.active(setup.augment):
+        activation_cache.keep(trainer.cache, _entry(trainer, candidate))
+    flat = trees.flatten(setup.variables.params)
+    if candidate.fresh:
+        random = trees.flatten(_random(trainer, fold).params)
+        flat |= {p: x for p, x in random.items() if p.split("/")[0] in candidate.fresh}
+    values = {HEAD: earlier.values[HEAD] if earlier else _head(trainer, fold)}
+    masters: dict[str, dict[str, Any]] = {}
+    for path in candidate.trained:
         block, leaf = path.split("/", 1)
-        found = None if earlier is None else earlier.values.get(block, {}).get(leaf)
-        master = np.asarray(flat[path], np.float32) if found is None else found
-        values.setdefault(block, {})[leaf] = block_programs.replicate(parts, master)
-    return _fresh_moments(course, values, dict(earlier.stats) if earlier else {})
+        trained = earlier.values.get(block, {}) if earlier else {}
+        master = trained.get(leaf, np.asarray(flat[path], np.float32))
+        masters.setdefault(block, {})[leaf] = master
+    values |= block_programs.replicate(programs, masters)
+    steps, stats = trainer.train_steps, dict(earlier.stats) if earlier else {}
+    rule = block_step.update_rule(programs, trainer.optimizer, steps, values)
+    return block_step.first_state(programs, rule, values, stats)
 
 
 def advance(
-    course: Course, one: Candidate, fold: Fold, state: State, until: int
-) -> State:
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    state: TrialState,
+    until: int,
+) -> TrialState:
     """The state after `until` steps in all."""
-    mine = trial_state.network(course, one, fold)
-    for x, targets, weight in trial_state.batches(course, one, fold, state.step, until):
-        found = slopes(course, mine, state, x, targets, weight)
-        state = _move(course, state, found.grads, found.stats)
+    programs, network = trainer.cache.programs, start_network(trainer, candidate, fold)
+    steps = trainer.train_steps
+    rule = block_step.update_rule(programs, trainer.optimizer, steps, state.values)
+    normalise = trainer.setup.settings["batch_norm"] == "trained"
+    for batch in entering(trainer, candidate, fold, network, state.step, until):
+        state = block_step.step(
+            programs, rule, network, state, batch, normalise=normalise
+        )
     return state
 
 
-class Slopes(NamedTuple):
-    """The gradient of a batch.
-
-    Attributes:
-      loss: weighted mean over the batch.
-      grads: block -> gradients of its trained leaves.
-      stats: as in `State`, after the batch.
-    """
-
-    loss: jax.Array
-    grads: dict[str, Leaves]
-    stats: dict[str, Any]
-
-
-def slopes(
-    course: Course,
-    mine: dict[str, Own],
-    state: State,
-    x: jax.Array,
-    targets: jax.Array,
-    weight: jax.Array,
-) -> Slopes:
-    """The gradient at `state`, of a batch `x` that enters the first trained block."""
-    parts, order = course.trunk.pieces, course.made.backbone.blocks
-    first = next(block for block in order if block in state.values)
-    path, backs, stats = order[order.index(first) :], [], dict(state.stats)
-    for block in path:
-        own, values = mine[block], state.values.get(block, {})
-        own = own._replace(stats=stats.get(block, own.stats))
-        learns = bool(values and own.stats) and _normalises(course)
-        seen = weight if learns else None
-        y, back, moved = block_programs.ahead(
-            parts, block, values, own, x, through=block != first, weight=seen
-        )
-        x = y
-        backs.append(back)
-        if learns:
-            stats[block] = moved
-    loss, slope = block_programs.top(parts, x, targets, weight)
-    grads: dict[str, Leaves] = {}
-    for block, back in zip(reversed(path), reversed(backs), strict=True):
-        found = back(slope)
-        slope = found[-1]
-        if block in state.values:
-            grads[block] = found[0]
-    return Slopes(loss, grads, stats)
-
-
 def logits(
-    course: Course, one: Candidate, fold: Fold, state: State, where: np.ndarray
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    state: TrialState,
+    where: np.ndarray,
 ) -> np.ndarray:
     """Logits `[n, C]` of the examples `where` in the network as it is in `state`."""
-    parts, start = course.trunk.pieces, entry(course, one)
-    mine = trial_state.network(course, one, fold)
+    cache, entry = trainer.cache, _entry(trainer, candidate)
+    programs, network = cache.programs, start_network(trainer, candidate, fold)
     for block, values in state.values.items():
-        cast = {path: leaf.astype(parts.dtype) for path, leaf in values.items()}
-        stats = state.stats.get(block, mine[block].stats)
-        mine[block] = Own({**mine[block].params, **cast}, stats)
+        cast = {path: leaf.astype(programs.dtype) for path, leaf in values.items()}
+        stats = state.stats.get(block, network[block].stats)
+        network[block] = BlockVariables({**network[block].params, **cast}, stats)
     rows = []
-    activation_cache.keep(course.trunk, start)
-    for some in activation_cache.portions(course.trunk, where):
-        x = activation_cache.read(course.trunk, start, some)
-        rows.append(
-            np.asarray(activation_cache.run(parts, mine, x, start, None))[: len(some)]
-        )
+    activation_cache.keep(cache, entry)
+    for part in activation_cache.portions(cache, where):
+        x = activation_cache.read(cache, entry, part)
+        found = block_programs.run(programs, network, x, entry, None)
+        rows.append(np.asarray(found)[: len(part)])
     return np.concatenate(rows)
 
 
-def _move(
-    course: Course, state: State, grads: dict[str, Leaves], stats: dict[str, Any]
-) -> State:
-    parts, chosen = course.trunk.pieces, course.optimizer
-    scale = block_optimizer.clip(parts, grads, chosen.clip_norm)
-    values, moments = {}, {}
-    for block, old in state.values.items():
-        values[block], moments[block] = block_optimizer.update(
-            parts,
-            (chosen, course.train_steps),
-            block,
-            old,
-            state.moments[block],
-            grads[block],
-            scale,
-        )
-    return State(state.step + 1, values, moments, stats)
+def start_network(trainer: BlockTrainer, candidate: Candidate, fold: Fold) -> Network:
+    """Every block as it starts: the base's, or random."""
+    params, stats = _random(trainer, fold) if candidate.fresh else ({}, {})
+    fresh = block_programs.on_devices(
+        trainer.cache.programs, params, stats, candidate.fresh
+    )
+    return {**trainer.cache.base, **fresh}
 
 
-def _head(course: Course, fold: Fold) -> Leaves:
+def entering(
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    network: Network,
+    first: int,
+    last: int,
+) -> Iterator[Batch]:
+    """The batches of steps `first` to `last`; they enter the first trained block.
+
+    Args:
+      trainer: of the trial.
+      candidate: of the trial.
+      fold: whose training examples they are.
+      network: from `start_network`.
+      first: step.
+      last: step, excluded.
+    """
+    entry, order = _entry(trainer, candidate), trainer.setup.backbone.blocks
+    learns = {path.split("/")[0] for path in candidate.trained} | {HEAD}
+    trained = next(block for block in order if block in learns)
+    programs = trainer.cache.programs
+    source = _augmented if augment.active(trainer.setup.augment) else _cached
+    for x, targets, weight in source(trainer, fold, entry, first, last):
+        if trained != entry:
+            x = block_programs.run(programs, network, x, entry, trained)
+        yield x, targets, weight
+
+
+def _cached(
+    trainer: BlockTrainer, fold: Fold, block: str, first: int, last: int
+) -> Iterator[Batch]:
+    """Batches as they enter `block`, read from the cache."""
+    if first == last:
+        return
+    cache, classes = trainer.cache, len(trainer.setup.task.classes)
+    rows, labels = cache.rows, cache.examples.labels
+    size, count = rows.batch_size, len(fold.train)
+    weight = (np.arange(rows.padded) < size).astype(np.float32)
+    places = batches.shuffled(fold.seed, count, first * size, last * size)
+    for where in fold.train[places].reshape(-1, size):
+        padded = np.pad(where, (0, rows.padded - size))
+        x = activation_cache.read(cache, block, where)
+        yield x, np.asarray(inputs.target(labels[padded], classes)), weight
+
+
+def _augmented(
+    trainer: BlockTrainer, fold: Fold, block: str, first: int, last: int
+) -> Iterator[Batch]:
+    """Batches of augmented images as they enter `block`: none can be kept."""
+    programs, examples = trainer.cache.programs, trainer.cache.examples
+    classes, options = len(trainer.setup.task.classes), trainer.setup.augment
+
+    def read(where: np.ndarray) -> np.ndarray:
+        return examples.read(fold.train[where])
+
+    def augmented(piece: Any) -> tuple[jax.Array, jax.Array]:
+        return inputs.labelled({}, piece, classes, options)
+
+    own = dataset.Examples(examples.labels[fold.train], None, read)
+    feed = batches.training(own, trainer.cache.rows, fold.seed, options)
+    for piece in feed.pieces(first, last):
+        placed = block_programs.spread(programs, dict(piece))
+        x, targets = block_programs.call(programs, ("augmented",), augmented, placed)
+        x = block_programs.run(programs, trainer.cache.base, x, None, block)
+        yield x, targets, placed["weight"]
+
+
+def _entry(trainer: BlockTrainer, candidate: Candidate) -> str:
+    """The earliest block that differs from the base, or will."""
+    moving = {path.split("/")[0] for path in candidate.trained}
+    moving |= {*candidate.fresh, HEAD}
+    return next(block for block in trainer.setup.backbone.blocks if block in moving)
+
+
+def _random(trainer: BlockTrainer, fold: Fold) -> Variables:
+    # Another stream than that of random bases and heads of the same seed.
+    key = jax.random.fold_in(jax.random.key(fold.seed), 1)
+    return trainer.setup.backbone.init(key, len(trainer.setup.task.classes))
+
+
+def _head(trainer: BlockTrainer, fold: Fold) -> Leaves:
     """The fold's new head; after linear probing, if the optimiser has such steps."""
-    if fold.number not in course.heads:
-        made = course.made
-        new = setup.new_head(made.backbone, len(made.task.classes), fold.seed)
-        flat = trees.flatten(new)
-        course.heads[fold.number] = block_programs.replicate(course.trunk.pieces, flat)
-        count = made.optimizer.probe_steps
+    if fold.number not in trainer.heads:
+        setup, programs = trainer.setup, trainer.cache.programs
+        head = new_head(setup.backbone, len(setup.task.classes), fold.seed)
+        flat = trees.flatten(head)
+        trainer.heads[fold.number] = block_programs.replicate(programs, flat)
+        count = setup.optimizer.probe_steps
         if count:
-            rate = made.optimizer.probe_learning_rate
-            probing = optimizer.make("adam", learning_rate=rate)
-            plain = made._replace(augment=augment.NONE)
-            short = course._replace(made=plain, optimizer=probing, train_steps=count)
-            first = begin(short, Candidate(), fold)
-            last = advance(short, Candidate(), fold, first, count)
-            course.heads[fold.number] = last.values[HEAD]
-    return course.heads[fold.number]
-
-
-def _fresh_moments(
-    course: Course, values: dict[str, Leaves], stats: dict[str, Any]
-) -> State:
-    parts, steps = course.trunk.pieces, (course.optimizer, course.train_steps)
-    moments = {b: block_optimizer.begin(parts, steps, b, x) for b, x in values.items()}
-    return State(0, values, moments, stats)
-
-
-def _normalises(course: Course) -> bool:
-    return course.made.settings["batch_norm"] == "trained"
+            rate = setup.optimizer.probe_learning_rate
+            probing = trainer._replace(
+                setup=setup._replace(augment=augment.NONE),
+                optimizer=optimizer.make("adam", learning_rate=rate),
+                train_steps=count,
+            )
+            state = begin(probing, Candidate(), fold)
+            state = advance(probing, Candidate(), fold, state, count)
+            trainer.heads[fold.number] = state.values[HEAD]
+    return trainer.heads[fold.number]

@@ -1,8 +1,8 @@
-"""What enters each block of the trunk, the frozen base: computed once and kept.
+"""The activation cache: what enters each block of the trunk, the frozen base.
 
-Every candidate, seed and fold that trains from a block on reads the same activations.
-They are kept in memory up to a bound, then in files up to another; what fits in
-neither is computed again from the nearest block that is kept.
+It is computed once and kept: every candidate, seed and fold that trains from a block on
+reads the same activations. They are kept in memory up to a bound, then in files up to
+another; what fits in neither is computed again from the nearest block that is kept.
 """
 
 import functools
@@ -11,16 +11,20 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from subtune_jax.data import augment, batches, inputs
+from subtune_jax.data.augment import Augment
 from subtune_jax.data.batches import Rows
 from subtune_jax.data.dataset import Examples
 from subtune_jax.subtuning import block_programs
-from subtune_jax.subtuning.block_programs import BlockVariables, Programs
+from subtune_jax.subtuning.block_programs import Network, Programs
+from subtune_jax.subtuning.folds import Fold
 
+Batch = tuple[jax.Array, Any, Any]  # what enters a block, targets, weights
 PREFIX = ".trunk-"
 BULK = 4  # batches read at once; forward alone, of one block at a time
 
@@ -54,7 +58,7 @@ class ActivationCache(NamedTuple):
     """
 
     programs: Programs
-    base: dict[str, BlockVariables]
+    base: Network
     examples: Examples
     rows: Rows
     bounds: tuple[int, int]
@@ -64,7 +68,7 @@ class ActivationCache(NamedTuple):
 
 def make(
     programs: Programs,
-    base: dict[str, BlockVariables],
+    base: Network,
     examples: Examples,
     rows: Rows,
     bounds: tuple[int, int],
@@ -93,21 +97,15 @@ def clear(parent: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read(cache: ActivationCache, block: str, where: np.ndarray) -> jax.Array:
+def read(cache: ActivationCache, block: str, where: np.ndarray) -> Any:
     """What enters `block` for the examples `where` `[n]`: `[padded rows, ...]`.
 
     `n` is at most the rows of a batch, or of `BULK`; rows beyond `n` repeat the first.
+    What is kept comes as it is, on the host.
     """
-    batches = 1 if len(where) <= cache.rows.batch_size else BULK
-    padded = np.full(batches * cache.rows.padded, where[0] if len(where) else 0)
-    padded[: len(where)] = where
-    order = cache.programs.backbone.blocks
-    below = reversed(order[: order.index(block) + 1])
-    source = next((name for name in below if name in cache.kept), None)
-    if source is None:
-        x = cache.examples.read(padded)
-    else:
-        x = cache.kept[source][padded]
+    source, x = _at_hand(cache, block, where)
+    if source == block:
+        return x
     return block_programs.run(cache.programs, cache.base, x, source, block)
 
 
@@ -127,6 +125,19 @@ def keep(cache: ActivationCache, block: str) -> None:
         cache.kept[block] = store
 
 
+def outputs(
+    cache: ActivationCache, network: Network, block: str, where: np.ndarray
+) -> np.ndarray:
+    """Logits `[n, C]` of examples; below `block` the `network` is the base."""
+    keep(cache, block)
+    logits = []
+    for part in portions(cache, where):
+        source, x = _at_hand(cache, block, part)
+        last = block_programs.run(cache.programs, network, x, source, None)
+        logits.append(np.asarray(last)[: len(part)])
+    return np.concatenate(logits)
+
+
 def portions(cache: ActivationCache, where: np.ndarray) -> Iterator[np.ndarray]:
     """`where` in order: `BULK` batches at once while there are as many, then single."""
     size, first = cache.rows.batch_size, 0
@@ -134,6 +145,82 @@ def portions(cache: ActivationCache, where: np.ndarray) -> Iterator[np.ndarray]:
         more = BULK if first + BULK * size <= len(where) else 1
         yield where[first : first + more * size]
         first += more * size
+
+
+def training_batches(
+    cache: ActivationCache,
+    block: str,
+    fold: Fold,
+    steps: range,
+    classes: int,
+    options: Augment,
+) -> Iterator[Batch]:
+    """The training batches of a fold as they enter `block`, those of `train`.
+
+    Args:
+      cache: of the trunk.
+      block: what lies below it is the base.
+      fold: whose training examples they are, in the order of its seed.
+      steps: of which steps.
+      classes: of the targets.
+      options: of augmentation; augmented images are never kept.
+    """
+    if options != augment.NONE:
+        yield from _augmented(cache, block, fold, steps, classes, options)
+        return
+    rows, labels = cache.rows, cache.examples.labels
+    size, count = rows.batch_size, len(fold.train)
+    weight = (np.arange(rows.padded) < size).astype(np.float32)
+    first, last = steps.start * size, steps.stop * size
+    places = batches.shuffled(fold.seed, count, first, last) if steps else np.arange(0)
+    for where in fold.train[places].reshape(-1, size):
+        padded = np.pad(where, (0, rows.padded - size))
+        targets = np.asarray(inputs.target(labels[padded], classes))
+        yield read(cache, block, where), targets, weight
+
+
+def _augmented(
+    cache: ActivationCache,
+    block: str,
+    fold: Fold,
+    steps: range,
+    classes: int,
+    options: Augment,
+) -> Iterator[Batch]:
+    programs, examples = cache.programs, cache.examples
+
+    def augmented(piece: Any) -> tuple[jax.Array, jax.Array]:
+        return inputs.labelled({}, piece, classes, options)
+
+    own = Examples(
+        examples.labels[fold.train],
+        None,
+        lambda where: examples.read(fold.train[where]),
+    )
+    feed = batches.training(own, cache.rows, fold.seed, options)
+    for piece in feed.pieces(steps.start, steps.stop):
+        placed = block_programs.spread(programs, dict(piece))
+        x, targets = block_programs.call(programs, ("augmented",), augmented, placed)
+        x = block_programs.run(programs, cache.base, x, None, block)
+        yield x, targets, placed["weight"]
+
+
+def _at_hand(
+    cache: ActivationCache, block: str, where: np.ndarray
+) -> tuple[str | None, np.ndarray]:
+    """The nearest block at or below `block` whose input is kept, and that, padded.
+
+    Where there is none: None, and the examples themselves.
+    """
+    many = 1 if len(where) <= cache.rows.batch_size else BULK
+    padded = np.full(many * cache.rows.padded, where[0] if len(where) else 0)
+    padded[: len(where)] = where
+    order = cache.programs.backbone.blocks
+    below = reversed(order[: order.index(block) + 1])
+    source = next((name for name in below if name in cache.kept), None)
+    if source is None:
+        return None, cache.examples.read(padded)
+    return source, cache.kept[source][padded]
 
 
 def _room(

@@ -42,9 +42,10 @@ def make(
     Args:
       rows: some of these. `selected`: what the search returned; `head`: the linear
         probe; `full`: true full fine-tuning, stem, embeddings and final norm included,
-        from a new head; `lp_ft`: the same from the linear probe's head (arXiv:2202.10054; as
-        `full` where the optimiser has no probe steps); `blocks_only`: what SubTuning's
-        released code calls fine-tuning, the repeated blocks alone;
+        from a new head; `lp_ft`: the same from the linear probe's head
+        (arXiv:2202.10054; as `full` where the optimiser has no probe steps);
+        `blocks_only`: what SubTuning's released code calls fine-tuning, the repeated
+        blocks alone;
         `selected_then_full`: `selected`, then `full` from there, as many steps again;
         `random_blocks`, `last_blocks`: as many blocks as were selected, one at least,
         the random ones among the others (among all where too few others are left);

@@ -1,13 +1,16 @@
 """Block programs: each distinct block of a network compiled by itself.
 
-No program belongs to a set of blocks: a new set compiles nothing once its blocks have
-been compiled frozen and trained, and blocks that are alike share their programs.
+A training step runs forward from the first trained block, keeping the pullback of each
+block, which takes a gradient back through it, and then backward. Weights of frozen
+blocks get no gradient. No program belongs to a set of blocks: a new set compiles
+nothing once its blocks were compiled frozen and trained, and alike blocks share theirs.
 
 On several devices, rows of the batch are spread over them and all else is replicated;
 XLA places the reductions.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,9 +33,9 @@ class Programs(NamedTuple):
       loss: (logits `[B, C]`, targets `[B, C]`) -> `[B]`.
       dtype: of the computation.
       devices: where it runs.
-      compiled: key -> (program, its floating-point operations, see `flops.counted`).
-        Filled as needed.
-      spent: `flops` of all calls so far.
+      compiled: key -> (program, its floating-point operations, see `flops.counted`);
+        empty at first, filled as needed.
+      spent: `{"flops": 0.0}` at first: those of all calls so far.
     """
 
     backbone: Backbone
@@ -50,69 +53,95 @@ class BlockVariables(NamedTuple):
     stats: Params
 
 
-def make(
-    backbone: Backbone, loss: Callable[..., jax.Array], dtype: Any, devices: Devices
-) -> Programs:
-    """The programs of a network, nothing compiled yet."""
-    return Programs(backbone, loss, dtype, devices, {}, {"flops": 0.0})
-
-
-def on_devices(
-    programs: Programs, params: Params, stats: Params, blocks: Iterable[str]
-) -> dict[str, BlockVariables]:
-    """What each of some `blocks` of a network computes with, on the devices."""
-    found = {}
-    for block in blocks:
-        flat = trees.flatten(params.get(block, {}))
-        cast = {path: jnp.asarray(leaf, programs.dtype) for path, leaf in flat.items()}
-        found[block] = BlockVariables(
-            *replicate(programs, (cast, stats.get(block, {})))
-        )
-    return found
+Network = Mapping[str, BlockVariables]  # by block
 
 
 def run(
-    programs: Programs,
-    network: Mapping[str, BlockVariables],
-    x: Any,
-    start: str | None,
-    stop: str | None,
+    programs: Programs, network: Network, x: Any, start: str | None, stop: str | None
 ) -> jax.Array:
     """Blocks `start` (included) to `stop` (excluded; None: all) in evaluation mode.
 
     Args:
       programs: of the network.
-      network: block -> what it computes with.
-      x: what enters `start`; where `start` is None, pixels `[B, H, W, 3]` in [0, 255],
-        or tokens, which enter the first block. May still be on the host.
+      network: what its blocks compute with.
+      x: what enters `start`; where that is None, pixels `[B, H, W, 3]` in [0, 255] or
+        tokens, which enter the first block. It may still be on the host.
       start: a block, or None.
       stop: a block, or None.
     """
     order, x = programs.backbone.blocks, spread(programs, x)
     if start is None:
-        start = order[0]
-        x = call(
-            programs,
-            ("enter",),
-            lambda x: inputs.enter(programs.backbone, x, programs.dtype),
-            x,
-        )
+        enter = functools.partial(inputs.enter, programs.backbone, dtype=programs.dtype)
+        start, x = order[0], call(programs, ("enter",), enter, x)
     last = len(order) if stop is None else order.index(stop)
     for block in order[order.index(start) : last]:
-        x = forward(programs, block, network[block], x)
+        name = programs.backbone.alike.get(block, block)
+
+        def forward(own: BlockVariables, x: jax.Array, name: str = name) -> jax.Array:
+            return _apply(programs, name, own.params, own.stats, x)[0]
+
+        x = call(programs, ("forward", name), forward, network[block], x)
     return x
 
 
-def forward(
-    programs: Programs, block: str, own: BlockVariables, x: jax.Array
-) -> jax.Array:
-    """The block's output, in evaluation mode."""
-    name = programs.backbone.alike.get(block, block)
+class Gradient(NamedTuple):
+    """The gradient of a batch.
 
-    def function(own: BlockVariables, x: jax.Array) -> jax.Array:
-        return _apply(programs, name, own.params, own.stats, x)[0]
+    Attributes:
+      loss: weighted mean over the batch.
+      grads: block -> gradients of its trained leaves, the last block first.
+      stats: block -> running statistics after the batch, where they are learnt.
+    """
 
-    return call(programs, ("forward", name), function, own, x)
+    loss: jax.Array
+    grads: dict[str, Leaves]
+    stats: dict[str, Params]
+
+
+def gradient(
+    programs: Programs,
+    network: Network,
+    trained: Mapping[str, Leaves],
+    batch: tuple[Any, Any, Any],
+    *,
+    normalise: bool,
+) -> Gradient:
+    """The gradient of a batch by the trained leaves.
+
+    Args:
+      programs: of the network.
+      network: what its blocks compute with, but for `trained`.
+      trained: block -> float32 masters of the leaves that are trained.
+      batch: what enters the first trained block, targets `[B, C]` and weights `[B]`;
+        they may still be on the host.
+      normalise: whether trained blocks normalise by the statistics of the batch.
+    """
+    order, (x, targets, weight) = programs.backbone.blocks, spread(programs, batch)
+    path = order[min(order.index(block) for block in trained) :]
+    pullbacks, stats = [], {}
+    for block in path:
+        leaves, own = trained.get(block, {}), network[block]
+        learns = bool(leaves and own.stats) and normalise
+        x, pullback, after = vjp(
+            programs, block, leaves, own, x,
+            through=block != path[0], weight=weight if learns else None,
+        )  # fmt: skip
+        pullbacks.append(pullback)
+        if learns:
+            stats[block] = after
+
+    def mean(logits: jax.Array, targets: jax.Array, weight: jax.Array) -> jax.Array:
+        return jnp.sum(weight * programs.loss(logits, targets)) / jnp.sum(weight)
+
+    slope = jax.value_and_grad(mean)
+    loss, dy = call(programs, ("loss",), slope, x, targets, weight)
+    grads: dict[str, Leaves] = {}
+    for block, pullback in zip(reversed(path), reversed(pullbacks), strict=True):
+        parts = pullback(dy)
+        dy = parts[-1]
+        if block in trained:
+            grads[block] = parts[0]
+    return Gradient(loss, grads, stats)
 
 
 def vjp(
@@ -127,32 +156,23 @@ def vjp(
 ) -> tuple[jax.Array, Callable[[jax.Array], tuple[Any, ...]], Params]:
     """A block's output, its pullback, and its statistics after the batch.
 
-    The pullback of a gradient by the output gives (gradients of `trained`, if there are
-    any; gradient by the input, if it is wanted).
-
-    Args:
-      programs: of the network.
-      block: its name.
-      trained: float32 masters of the leaves that are trained; they replace the block's.
-      own: the rest of the block.
-      x: its input.
-      through: whether the gradient by `x` is wanted.
-      weight: `[B]`; the block then normalises by the statistics of the batch.
+    Masters `trained` replace the block's own leaves. The pullback of a gradient by the
+    output gives (gradients of `trained`, if there are any; gradient by `x`, if
+    `through`). With `weight` `[B]` the block normalises by the batch.
     """
     name = programs.backbone.alike.get(block, block)
     frozen = {path: leaf for path, leaf in own.params.items() if path not in trained}
 
     def function(trained, frozen, stats, x, weight):
-        def run(trained: Leaves, x: jax.Array) -> tuple[jax.Array, Params]:
+        def forward(trained: Leaves, x: jax.Array) -> tuple[jax.Array, Params]:
             cast = {path: leaf.astype(programs.dtype) for path, leaf in trained.items()}
-            params = {**frozen, **cast}
-            return _apply(programs, name, params, stats, x, weight)
+            return _apply(programs, name, {**frozen, **cast}, stats, x, weight)
 
         if not trained:
-            return jax.vjp(lambda x: run({}, x), x, has_aux=True)
+            return jax.vjp(lambda x: forward({}, x), x, has_aux=True)
         if not through:
-            return jax.vjp(lambda leaves: run(leaves, x), trained, has_aux=True)
-        return jax.vjp(run, trained, x, has_aux=True)
+            return jax.vjp(lambda leaves: forward(leaves, x), trained, has_aux=True)
+        return jax.vjp(forward, trained, x, has_aux=True)
 
     given = (trained, frozen, own.stats, x, weight)
     key = _form(("vjp", name, tuple(trained), through), given)
@@ -160,8 +180,8 @@ def vjp(
 
     def pullback(dy: jax.Array) -> tuple[Any, ...]:
         # `pull` is a tree of residuals; its program belongs to `key`.
-        arguments = (key, "pullback"), lambda pull, dy: pull(dy), pull, dy
-        return call(programs, *arguments, whole_key=True)
+        name = (key, "pullback")
+        return call(programs, name, lambda f, dy: f(dy), pull, dy, whole_key=True)
 
     return y, pullback, stats
 
@@ -172,10 +192,7 @@ def replicate(programs: Programs, tree: Any) -> Any:
 
 
 def spread(programs: Programs, rows: Any) -> Any:
-    """A tree of rows, a multiple of the number of devices, spread over the devices.
-
-    Arrays that are on devices stay as they are.
-    """
+    """Rows, a multiple of the number of devices, spread over those where not yet."""
     where = NamedSharding(programs.devices.mesh, PartitionSpec(AXIS))
     return jax.tree.map(
         lambda x: x if isinstance(x, jax.Array) else jax.device_put(x, where), rows
@@ -186,22 +203,22 @@ def call(
     programs: Programs,
     key: Any,
     function: Callable[..., Any],
-    *arguments: Any,
+    *given: Any,
     whole_key: bool = False,
 ) -> Any:
-    """`function(*arguments)`, compiled once for each key and form of the arguments.
+    """`function(*given)`, compiled once for each key and form of the arguments.
 
     With `whole_key`, the key tells the form as well.
     """
-    key = key if whole_key else _form(key, arguments)
+    key = key if whole_key else _form(key, given)
     entry = programs.compiled.get(key)
     if entry is None:
-        lowered = jax.jit(function).lower(*arguments)
+        lowered = jax.jit(function).lower(*given)
         program = lowered.compile()
         count = flops.counted(lowered, program, programs.devices.size, split=False)
         entry = programs.compiled[key] = (program, count)
     programs.spent["flops"] += entry[1]
-    result = entry[0](*arguments)
+    result = entry[0](*given)
     if programs.devices.size > 1 and jax.default_backend() == "cpu":
         # Simulated devices share one pool of threads. Two programs that reduce over
         # devices, neither waiting for the other, can each hold half of the threads.
@@ -225,12 +242,8 @@ def _apply(
 ) -> tuple[jax.Array, Params]:
     order = (*programs.backbone.blocks, None)
     y, after = programs.backbone.apply(
-        {name: trees.nest(params)},
-        {name: stats} if stats else {},
-        x,
-        training=() if weight is None else (name,),
-        weight=weight,
-        start=name,
-        stop=order[order.index(name) + 1],
-    )
+        {name: trees.nest(params)}, {name: stats} if stats else {}, x,
+        training=() if weight is None else (name,), weight=weight,
+        start=name, stop=order[order.index(name) + 1],
+    )  # fmt: skip
     return y, after.get(name, {})

@@ -11,6 +11,7 @@ validation split; the test split is read once, at the end, for the final trainin
 Source: Kaplun et al., arXiv:2302.06354; see `greedy` for the rules.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def run(settings: Settings, folder: Path) -> Path:
     say = progress.latest()
     evaluation = Evaluator(
         testbed, record, trial_options.halving, trial_options.least_steps,
-        lambda names: trials.candidate(testbed, names), say,
+        functools.partial(trials.candidate, testbed), say,
     )  # fmt: skip
     rows: list[dict[Set, dict[str, Any]]] = []
 

@@ -1,30 +1,28 @@
 """The block trainer: a trial from its first state to its last, and its logits.
 
-Everything below the earliest block that changes is read from the activation cache. The
-blocks from there on are composed of compiled block programs.
+Everything below the earliest block that changes is read from the activation cache; the
+blocks from there on run by block programs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax.core import trees
-from subtune_jax.core.contracts import HEAD, Variables
-from subtune_jax.data import augment, batches, dataset, inputs
+from subtune_jax.core.contracts import HEAD, Params, Variables
+from subtune_jax.data import augment
 from subtune_jax.optim import optimizer
 from subtune_jax.optim.optimizer import Optimizer
-from subtune_jax.subtuning import activation_cache, block_programs, block_step
+from subtune_jax.subtuning import activation_cache, block_optimizer, block_programs
 from subtune_jax.subtuning.activation_cache import ActivationCache
-from subtune_jax.subtuning.block_programs import BlockVariables, Leaves
-from subtune_jax.subtuning.block_step import TrialState
+from subtune_jax.subtuning.block_optimizer import UpdateRule
+from subtune_jax.subtuning.block_programs import BlockVariables, Leaves, Programs
 from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
 from subtune_jax.training.setup import Setup, new_head
-
-Network = dict[str, BlockVariables]  # by block
-Batch = tuple[jax.Array, Any, Any]  # what enters a block, targets, weights
 
 
 class BlockTrainer(NamedTuple):
@@ -45,6 +43,24 @@ class BlockTrainer(NamedTuple):
     heads: dict[int, Leaves]
 
 
+class TrialState(NamedTuple):
+    """A trial under way.
+
+    Attributes:
+      step: steps done.
+      values: block -> float32 masters of its trained leaves, by path in the block.
+      moments: block -> state of the optimiser.
+      stats: block -> running statistics, of the blocks that update theirs.
+      rule: by which the optimiser updates them.
+    """
+
+    step: int
+    values: dict[str, Leaves]
+    moments: dict[str, Any]
+    stats: dict[str, Params]
+    rule: UpdateRule
+
+
 def begin(
     trainer: BlockTrainer,
     candidate: Candidate,
@@ -55,24 +71,24 @@ def begin(
 
     With `earlier`, the values that are in it: a second stage of training.
     """
-    programs, setup = trainer.cache.programs, trainer.setup
-    if not augment.active(setup.augment):
-        activation_cache.keep(trainer.cache, _entry(trainer, candidate))
-    flat = trees.flatten(setup.variables.params)
+    if trainer.setup.augment == augment.NONE:
+        activation_cache.keep(trainer.cache, entry(trainer, candidate))
+    flat = trees.flatten(trainer.setup.variables.params)
     if candidate.fresh:
         random = trees.flatten(_random(trainer, fold).params)
         flat |= {p: x for p, x in random.items() if p.split("/")[0] in candidate.fresh}
-    values = {HEAD: earlier.values[HEAD] if earlier else _head(trainer, fold)}
     masters: dict[str, dict[str, Any]] = {}
     for path in candidate.trained:
         block, leaf = path.split("/", 1)
-        trained = earlier.values.get(block, {}) if earlier else {}
-        master = trained.get(leaf, np.asarray(flat[path], np.float32))
+        before = earlier.values.get(block, {}) if earlier else {}
+        master = before.get(leaf, np.asarray(flat[path], np.float32))
         masters.setdefault(block, {})[leaf] = master
+    programs = trainer.cache.programs
+    values = {HEAD: earlier.values[HEAD] if earlier else _head(trainer, fold)}
     values |= block_programs.replicate(programs, masters)
     steps, stats = trainer.train_steps, dict(earlier.stats) if earlier else {}
-    rule = block_step.update_rule(programs, trainer.optimizer, steps, values)
-    return block_step.first_state(programs, rule, values, stats)
+    rule, moments = block_optimizer.begin(programs, trainer.optimizer, steps, values)
+    return TrialState(0, values, moments, stats, rule)
 
 
 def advance(
@@ -83,14 +99,28 @@ def advance(
     until: int,
 ) -> TrialState:
     """The state after `until` steps in all."""
-    programs, network = trainer.cache.programs, start_network(trainer, candidate, fold)
-    steps = trainer.train_steps
-    rule = block_step.update_rule(programs, trainer.optimizer, steps, state.values)
-    normalise = trainer.setup.settings["batch_norm"] == "trained"
-    for batch in entering(trainer, candidate, fold, network, state.step, until):
-        state = block_step.step(
-            programs, rule, network, state, batch, normalise=normalise
+    cache, setup, start = trainer.cache, trainer.setup, entry(trainer, candidate)
+    programs, order = cache.programs, setup.backbone.blocks
+    network = network_of(trainer, candidate, fold, state)
+    first_trained = next(block for block in order if block in state.values)
+    normalise = setup.settings["batch_norm"] == "trained"
+    steps, classes = range(state.step, until), len(setup.task.classes)
+    feed = activation_cache.training_batches(
+        cache, start, fold, steps, classes, setup.augment
+    )
+    for x, *rest in feed:
+        if first_trained != start:
+            x = block_programs.run(programs, network, x, start, first_trained)
+        gradient = block_programs.gradient(
+            programs, network, state.values, (x, *rest), normalise=normalise
         )
+        values, moments = block_optimizer.update(
+            programs, state.rule, state.values, state.moments, gradient.grads
+        )
+        for block, stats in gradient.stats.items():
+            network[block] = network[block]._replace(stats=stats)
+        stats = {**state.stats, **gradient.stats}
+        state = TrialState(state.step + 1, values, moments, stats, state.rule)
     return state
 
 
@@ -102,99 +132,41 @@ def logits(
     where: np.ndarray,
 ) -> np.ndarray:
     """Logits `[n, C]` of the examples `where` in the network as it is in `state`."""
-    cache, entry = trainer.cache, _entry(trainer, candidate)
-    programs, network = cache.programs, start_network(trainer, candidate, fold)
+    network = network_of(trainer, candidate, fold, state)
     for block, values in state.values.items():
-        cast = {path: leaf.astype(programs.dtype) for path, leaf in values.items()}
-        stats = state.stats.get(block, network[block].stats)
-        network[block] = BlockVariables({**network[block].params, **cast}, stats)
-    rows = []
-    activation_cache.keep(cache, entry)
-    for part in activation_cache.portions(cache, where):
-        x = activation_cache.read(cache, entry, part)
-        found = block_programs.run(programs, network, x, entry, None)
-        rows.append(np.asarray(found)[: len(part)])
-    return np.concatenate(rows)
+        dtype, own = trainer.cache.programs.dtype, network[block]
+        cast = {path: leaf.astype(dtype) for path, leaf in values.items()}
+        network[block] = own._replace(params={**own.params, **cast})
+    start = entry(trainer, candidate)
+    return activation_cache.outputs(trainer.cache, network, start, where)
 
 
-def start_network(trainer: BlockTrainer, candidate: Candidate, fold: Fold) -> Network:
-    """Every block as it starts: the base's, or random."""
-    params, stats = _random(trainer, fold) if candidate.fresh else ({}, {})
-    fresh = block_programs.on_devices(
-        trainer.cache.programs, params, stats, candidate.fresh
-    )
-    return {**trainer.cache.base, **fresh}
+def network_of(
+    trainer: BlockTrainer, candidate: Candidate, fold: Fold, state: TrialState
+) -> dict[str, BlockVariables]:
+    """Every block as a trial has it, but for what is trained: the base's, or random."""
+    network = dict(trainer.cache.base)
+    if candidate.fresh:
+        params, stats = _random(trainer, fold)
+        network |= on_devices(trainer.cache.programs, params, stats, candidate.fresh)
+    for block, stats in state.stats.items():
+        network[block] = network[block]._replace(stats=stats)
+    return network
 
 
-def entering(
-    trainer: BlockTrainer,
-    candidate: Candidate,
-    fold: Fold,
-    network: Network,
-    first: int,
-    last: int,
-) -> Iterator[Batch]:
-    """The batches of steps `first` to `last`; they enter the first trained block.
-
-    Args:
-      trainer: of the trial.
-      candidate: of the trial.
-      fold: whose training examples they are.
-      network: from `start_network`.
-      first: step.
-      last: step, excluded.
-    """
-    entry, order = _entry(trainer, candidate), trainer.setup.backbone.blocks
-    learns = {path.split("/")[0] for path in candidate.trained} | {HEAD}
-    trained = next(block for block in order if block in learns)
-    programs = trainer.cache.programs
-    source = _augmented if augment.active(trainer.setup.augment) else _cached
-    for x, targets, weight in source(trainer, fold, entry, first, last):
-        if trained != entry:
-            x = block_programs.run(programs, network, x, entry, trained)
-        yield x, targets, weight
+def on_devices(
+    programs: Programs, params: Params, stats: Params, blocks: Iterable[str]
+) -> dict[str, BlockVariables]:
+    """What each of some `blocks` of a network computes with."""
+    variables = {}
+    for block in blocks:
+        flat = trees.flatten(params.get(block, {}))
+        cast = {path: jnp.asarray(leaf, programs.dtype) for path, leaf in flat.items()}
+        variables[block] = BlockVariables(cast, stats.get(block, {}))
+    return block_programs.replicate(programs, variables)
 
 
-def _cached(
-    trainer: BlockTrainer, fold: Fold, block: str, first: int, last: int
-) -> Iterator[Batch]:
-    """Batches as they enter `block`, read from the cache."""
-    if first == last:
-        return
-    cache, classes = trainer.cache, len(trainer.setup.task.classes)
-    rows, labels = cache.rows, cache.examples.labels
-    size, count = rows.batch_size, len(fold.train)
-    weight = (np.arange(rows.padded) < size).astype(np.float32)
-    places = batches.shuffled(fold.seed, count, first * size, last * size)
-    for where in fold.train[places].reshape(-1, size):
-        padded = np.pad(where, (0, rows.padded - size))
-        x = activation_cache.read(cache, block, where)
-        yield x, np.asarray(inputs.target(labels[padded], classes)), weight
-
-
-def _augmented(
-    trainer: BlockTrainer, fold: Fold, block: str, first: int, last: int
-) -> Iterator[Batch]:
-    """Batches of augmented images as they enter `block`: none can be kept."""
-    programs, examples = trainer.cache.programs, trainer.cache.examples
-    classes, options = len(trainer.setup.task.classes), trainer.setup.augment
-
-    def read(where: np.ndarray) -> np.ndarray:
-        return examples.read(fold.train[where])
-
-    def augmented(piece: Any) -> tuple[jax.Array, jax.Array]:
-        return inputs.labelled({}, piece, classes, options)
-
-    own = dataset.Examples(examples.labels[fold.train], None, read)
-    feed = batches.training(own, trainer.cache.rows, fold.seed, options)
-    for piece in feed.pieces(first, last):
-        placed = block_programs.spread(programs, dict(piece))
-        x, targets = block_programs.call(programs, ("augmented",), augmented, placed)
-        x = block_programs.run(programs, trainer.cache.base, x, None, block)
-        yield x, targets, placed["weight"]
-
-
-def _entry(trainer: BlockTrainer, candidate: Candidate) -> str:
+def entry(trainer: BlockTrainer, candidate: Candidate) -> str:
     """The earliest block that differs from the base, or will."""
     moving = {path.split("/")[0] for path in candidate.trained}
     moving |= {*candidate.fresh, HEAD}

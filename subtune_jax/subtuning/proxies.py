@@ -19,7 +19,13 @@ from subtune_jax.core import trees
 from subtune_jax.core.registry import near
 from subtune_jax.data import augment, inputs
 from subtune_jax.optim import optimizer
-from subtune_jax.subtuning import block_step, block_trainer, journal, trials
+from subtune_jax.subtuning import (
+    activation_cache,
+    block_programs,
+    block_trainer,
+    journal,
+    trials,
+)
 from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.journal import Journal
 from subtune_jax.subtuning.trials import Testbed
@@ -161,11 +167,14 @@ def evidence(
     plain = testbed.setup._replace(augment=augment.NONE)
     trainer = testbed.trainer._replace(setup=plain)
     programs, state = trainer.cache.programs, block_trainer.begin(trainer, whole, fold)
-    network = block_trainer.start_network(trainer, whole, fold)
+    network = block_trainer.network_of(trainer, whole, fold, state)
+    start, classes = block_trainer.entry(trainer, whole), len(plain.task.classes)
     normalise, total = plain.settings["batch_norm"] == "trained", None
-    for batch in block_trainer.entering(trainer, whole, fold, network, 0, count):
-        grads = block_step.gradient(
-            programs, network, state.values, state.stats, batch, normalise=normalise
+    for batch in activation_cache.training_batches(
+        trainer.cache, start, fold, range(count), classes, plain.augment
+    ):
+        grads = block_programs.gradient(
+            programs, network, state.values, batch, normalise=normalise
         ).grads
         flat = trees.flatten({b: grads[b] for b in blocks})
         wide = {path: np.asarray(leaf, np.float64) for path, leaf in flat.items()}

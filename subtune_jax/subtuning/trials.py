@@ -17,9 +17,9 @@ import numpy as np
 from subtune_jax.core import trees
 from subtune_jax.data import dataset, inputs
 from subtune_jax.data.dataset import Examples
-from subtune_jax.subtuning import activation_cache, block_programs, block_trainer, folds
-from subtune_jax.subtuning.block_step import TrialState
-from subtune_jax.subtuning.block_trainer import BlockTrainer
+from subtune_jax.subtuning import activation_cache, block_trainer, folds
+from subtune_jax.subtuning.block_programs import Programs
+from subtune_jax.subtuning.block_trainer import BlockTrainer, TrialState
 from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
 from subtune_jax.training.setup import DTYPES, Setup, batch_rows
@@ -82,12 +82,14 @@ class Testbed(NamedTuple):
     Attributes:
       setup: task, network, base.
       trainer: how a trial is trained.
+      sizes: path -> elements, of the leaves of the base.
       folds: what each candidate is trained and valued on.
       states: of trials that were stopped on the way: (candidate, fold) -> state.
     """
 
     setup: Setup
     trainer: BlockTrainer
+    sizes: dict[str, int]
     folds: tuple[Fold, ...]
     states: dict[tuple[Candidate, int], TrialState]
 
@@ -130,8 +132,10 @@ def prepare(setup: Setup, options: TrialOptions, parent: Path | None = None) -> 
     if size > smallest:
         raise ValueError(f"batch_size={size}; a fold has {smallest} training examples")
     backbone, dtype = setup.backbone, DTYPES[setup.settings["dtype"]]
-    programs = block_programs.make(backbone, setup.task.loss, dtype, setup.devices)
-    base = block_programs.on_devices(programs, *setup.variables, backbone.blocks)
+    programs = Programs(
+        backbone, setup.task.loss, dtype, setup.devices, {}, {"flops": 0.0}
+    )
+    base = block_trainer.on_devices(programs, *setup.variables, backbone.blocks)
     bounds = int(options.memory_gib * GIB), int(options.disk_gib * GIB)
     if parent is not None:
         activation_cache.clear(parent)
@@ -140,7 +144,8 @@ def prepare(setup: Setup, options: TrialOptions, parent: Path | None = None) -> 
     )
     steps = setup.settings["train_steps"]
     trainer = BlockTrainer(setup, cache, setup.optimizer, steps, {})
-    return Testbed(setup, trainer, cut, {})
+    sizes = {p: int(np.size(x)) for p, x in trees.flatten(setup.base.params).items()}
+    return Testbed(setup, trainer, sizes, cut, {})
 
 
 def examples(setup: Setup) -> Examples:
@@ -165,8 +170,7 @@ def candidate(
       fresh: blocks that start from random values.
     """
     names = set(trained)
-    flat = trees.flatten(testbed.setup.base.params)
-    paths = [p for p in flat if p in names or p.split("/")[0] in names]
+    paths = [p for p in testbed.sizes if p in names or p.split("/")[0] in names]
     return Candidate(tuple(paths), tuple(sorted(fresh)))
 
 
@@ -201,8 +205,7 @@ def spent(testbed: Testbed) -> float:
 
 def trainable(testbed: Testbed, candidate: Candidate) -> int:
     """How many elements of the base a candidate trains."""
-    flat = trees.flatten(testbed.setup.base.params)
-    return sum(int(np.size(flat[path])) for path in candidate.trained)
+    return sum(testbed.sizes[path] for path in candidate.trained)
 
 
 def _check(setup: Setup) -> None:

@@ -106,6 +106,27 @@ def subset(split: Split, count: int, seed: int) -> Split:
     )
 
 
+def join(a: Examples, b: Examples) -> Examples:
+    """The examples of `a`, then those of `b`."""
+    count = len(a.labels)
+
+    def read(where: np.ndarray) -> np.ndarray:
+        where = np.asarray(where)
+        first, parts = where < count, []
+        for mask, source, shift in ((first, a, 0), (~first, b, count)):
+            if mask.any():
+                parts.append((mask, source.read(where[mask] - shift)))
+        inputs = np.empty((len(where), *parts[0][1].shape[1:]), parts[0][1].dtype)
+        for mask, rows in parts:
+            inputs[mask] = rows
+        return inputs
+
+    lengths = None
+    if a.lengths is not None and b.lengths is not None:
+        lengths = np.concatenate([a.lengths, b.lengths])
+    return Examples(np.concatenate([a.labels, b.labels]), None, read, lengths)
+
+
 def length(examples: Examples, where: np.ndarray) -> int | None:
     """What a batch of the examples `where` is cut to; None for nothing."""
     return None if examples.lengths is None else int(examples.lengths[where].max())

@@ -1,7 +1,7 @@
 """Optimisers by name, over flat dicts of selected values."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -172,6 +172,13 @@ def make(
         (b1, b2),
         name in AGED,
     )
+
+
+def treatments(
+    optimizer: Optimizer, paths: Iterable[str], blocks: tuple[str, ...]
+) -> list[tuple[bool, float]]:
+    """`Optimizer.treatment` of each path."""
+    return [optimizer.treatment(path, blocks) for path in paths]
 
 
 def _check(name: str, value: float, fine: bool, what: str) -> None:

@@ -1,8 +1,8 @@
-"""The trunk: what enters each block of the frozen base, computed once and kept.
+"""The activation cache: what enters each block of the trunk, the frozen base.
 
-Every candidate, seed and fold that trains from a block on reads the same activations.
-They are kept in memory up to a bound, then in files up to another; what fits in
-neither is computed again from the nearest block that is kept.
+It is computed once and kept: every candidate, seed and fold that trains from a block on
+reads the same activations. They are kept in memory up to a bound, then in files up to
+another; what fits in neither is computed again from the nearest block that is kept.
 """
 
 import functools
@@ -11,16 +11,20 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from subtune_jax.data import augment, batches, dataset
+from subtune_jax.data.augment import Augment
 from subtune_jax.data.batches import Rows
 from subtune_jax.data.dataset import Examples
 from subtune_jax.subtuning import block_programs
-from subtune_jax.subtuning.block_programs import Own, Pieces
+from subtune_jax.subtuning.block_programs import Network, Programs
+from subtune_jax.subtuning.folds import Fold
 
+Batch = tuple[jax.Array, Any, Any]  # what enters a block, targets, weights
 PREFIX = ".trunk-"
 BULK = 4  # batches read at once; forward alone, of one block at a time
 
@@ -35,27 +39,27 @@ class Folder:
     @functools.cached_property
     def path(self) -> Path:
         """The folder."""
-        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.parent))
-        weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
-        return made
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.parent))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
 
-class Trunk(NamedTuple):
+class ActivationCache(NamedTuple):
     """The frozen base and what is known of its activations.
 
     Attributes:
-      pieces: the network.
+      programs: of the network's blocks.
       base: block -> its parameters and statistics.
-      images: N examples, all of one length.
+      examples: N of them, all of one length.
       rows: of a padded batch.
       bounds: bytes in memory, bytes on disk.
       kept: block -> `[N, ...]`, what enters it; arrays or memory-mapped files.
       folder: of the files.
     """
 
-    pieces: Pieces
-    base: dict[str, Own]
-    images: Examples
+    programs: Programs
+    base: Network
+    examples: Examples
     rows: Rows
     bounds: tuple[int, int]
     kept: dict[str, np.ndarray]
@@ -63,27 +67,28 @@ class Trunk(NamedTuple):
 
 
 def make(
-    pieces: Pieces,
-    base: dict[str, Own],
-    images: Examples,
+    programs: Programs,
+    base: Network,
+    examples: Examples,
     rows: Rows,
     bounds: tuple[int, int],
     parent: Path | None = None,
-) -> Trunk:
-    """A trunk that has computed nothing yet; files go below `parent`."""
-    return Trunk(pieces, base, cut(images), rows, bounds, {}, Folder(parent))
+) -> ActivationCache:
+    """A cache that holds nothing yet; files go below `parent`."""
+    folder = Folder(parent)
+    return ActivationCache(programs, base, cut(examples), rows, bounds, {}, folder)
 
 
-def cut(images: Examples) -> Examples:
+def cut(examples: Examples) -> Examples:
     """Texts no longer than the longest of them: one array holds what enters a block.
 
     Batches of `train` are cut each by itself; padding changes nothing but the time.
     """
-    if images.lengths is None:
-        return images
-    longest = int(images.lengths.max())
-    kept = None if images.inputs is None else images.inputs[:, :longest]
-    return Examples(images.labels, kept, lambda where: images.read(where)[:, :longest])
+    if examples.lengths is None:
+        return examples
+    longest, read = int(examples.lengths.max()), examples.read
+    inputs = None if examples.inputs is None else examples.inputs[:, :longest]
+    return Examples(examples.labels, inputs, lambda where: read(where)[:, :longest])
 
 
 def clear(parent: Path) -> None:
@@ -92,78 +97,144 @@ def clear(parent: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def read(trunk: Trunk, block: str, where: np.ndarray) -> jax.Array:
+def read(cache: ActivationCache, block: str, where: np.ndarray) -> Any:
     """What enters `block` for the examples `where` `[n]`: `[padded rows, ...]`.
 
     `n` is at most the rows of a batch, or of `BULK`; rows beyond `n` repeat the first.
+    What is kept comes as it is, on the host.
     """
-    batches = 1 if len(where) <= trunk.rows.batch_size else BULK
-    padded = np.full(batches * trunk.rows.padded, where[0] if len(where) else 0)
-    padded[: len(where)] = where
-    source = _source(trunk, block)
-    if source == trunk.pieces.backbone.blocks[0]:
-        images = block_programs.spread(trunk.pieces, trunk.images.read(padded))
-        x = block_programs.enter(trunk.pieces, images)
-    else:
-        x = block_programs.spread(trunk.pieces, trunk.kept[source][padded])
-    return run(trunk.pieces, trunk.base, x, source, block)
+    source, x = _at_hand(cache, block, where)
+    if source == block:
+        return x
+    return block_programs.run(cache.programs, cache.base, x, source, block)
 
 
-def keep(trunk: Trunk, block: str) -> None:
+def keep(cache: ActivationCache, block: str) -> None:
     """Computes what enters `block` for all examples, and keeps it if there is room."""
-    if block in trunk.kept or block == trunk.pieces.backbone.blocks[0]:
+    if block in cache.kept or block == cache.programs.backbone.blocks[0]:
         return
-    count, store = len(trunk.images.labels), None
-    for where in portions(trunk, np.arange(count)):
-        x = np.asarray(read(trunk, block, where))[: len(where)]
+    count, store = len(cache.examples.labels), None
+    for where in portions(cache, np.arange(count)):
+        x = np.asarray(read(cache, block, where))[: len(where)]
         if store is None:
-            store = _room(trunk, block, (count, *x.shape[1:]), x.dtype)
+            store = _room(cache, block, (count, *x.shape[1:]), x.dtype)
             if store is None:
                 return
         store[where] = x
     if store is not None:
-        trunk.kept[block] = store
+        cache.kept[block] = store
 
 
-def portions(trunk: Trunk, where: np.ndarray) -> Iterator[np.ndarray]:
+def outputs(
+    cache: ActivationCache, network: Network, block: str, where: np.ndarray
+) -> np.ndarray:
+    """Logits `[n, C]` of examples; below `block` the `network` is the base."""
+    keep(cache, block)
+    logits = []
+    for part in portions(cache, where):
+        source, x = _at_hand(cache, block, part)
+        last = block_programs.run(cache.programs, network, x, source, None)
+        logits.append(np.asarray(last)[: len(part)])
+    return np.concatenate(logits)
+
+
+def portions(cache: ActivationCache, where: np.ndarray) -> Iterator[np.ndarray]:
     """`where` in order: `BULK` batches at once while there are as many, then single."""
-    size, first = trunk.rows.batch_size, 0
+    size, first = cache.rows.batch_size, 0
     while first < len(where):
         more = BULK if first + BULK * size <= len(where) else 1
         yield where[first : first + more * size]
         first += more * size
 
 
-def run(
-    pieces: Pieces, mine: dict[str, Own], x: jax.Array, start: str, stop: str | None
-) -> jax.Array:
-    """Blocks `start` (included) to `stop` (excluded; None: all) in evaluation mode."""
-    order = pieces.backbone.blocks
-    last = len(order) if stop is None else order.index(stop)
-    for block in order[order.index(start) : last]:
-        x = block_programs.forward(pieces, block, mine[block], x)
-    return x
+def training_batches(
+    cache: ActivationCache,
+    block: str,
+    fold: Fold,
+    steps: range,
+    classes: int,
+    options: Augment,
+) -> Iterator[Batch]:
+    """The training batches of a fold as they enter `block`, those of `train`.
+
+    Args:
+      cache: of the trunk.
+      block: what lies below it is the base.
+      fold: whose training examples they are, in the order of its seed.
+      steps: of which steps.
+      classes: of the targets.
+      options: of augmentation; augmented images are never kept.
+    """
+    if options != augment.NONE:
+        yield from _augmented(cache, block, fold, steps, classes, options)
+        return
+    rows, labels = cache.rows, cache.examples.labels
+    size, count = rows.batch_size, len(fold.train)
+    weight = (np.arange(rows.padded) < size).astype(np.float32)
+    first, last = steps.start * size, steps.stop * size
+    places = batches.shuffled(fold.seed, count, first, last) if steps else np.arange(0)
+    for where in fold.train[places].reshape(-1, size):
+        padded = np.pad(where, (0, rows.padded - size))
+        targets = np.asarray(dataset.target(labels[padded], classes))
+        yield read(cache, block, where), targets, weight
 
 
-def _source(trunk: Trunk, block: str) -> str:
-    """The nearest block at or below `block` whose input is at hand."""
-    order = trunk.pieces.backbone.blocks
+def _augmented(
+    cache: ActivationCache,
+    block: str,
+    fold: Fold,
+    steps: range,
+    classes: int,
+    options: Augment,
+) -> Iterator[Batch]:
+    programs, examples = cache.programs, cache.examples
+
+    def augmented(piece: Any) -> tuple[jax.Array, jax.Array]:
+        return dataset.labelled({}, piece, classes, options)
+
+    own = Examples(
+        examples.labels[fold.train],
+        None,
+        lambda where: examples.read(fold.train[where]),
+    )
+    feed = batches.training(own, cache.rows, fold.seed, options)
+    for piece in feed.pieces(steps.start, steps.stop):
+        placed = block_programs.spread(programs, dict(piece))
+        x, targets = block_programs.call(programs, ("augmented",), augmented, placed)
+        x = block_programs.run(programs, cache.base, x, None, block)
+        yield x, targets, placed["weight"]
+
+
+def _at_hand(
+    cache: ActivationCache, block: str, where: np.ndarray
+) -> tuple[str | None, np.ndarray]:
+    """The nearest block at or below `block` whose input is kept, and that, padded.
+
+    Where there is none: None, and the examples themselves.
+    """
+    many = 1 if len(where) <= cache.rows.batch_size else BULK
+    padded = np.full(many * cache.rows.padded, where[0] if len(where) else 0)
+    padded[: len(where)] = where
+    order = cache.programs.backbone.blocks
     below = reversed(order[: order.index(block) + 1])
-    return next((name for name in below if name in trunk.kept), order[0])
+    source = next((name for name in below if name in cache.kept), None)
+    if source is None:
+        return None, cache.examples.read(padded)
+    return source, cache.kept[source][padded]
 
 
 def _room(
-    trunk: Trunk, block: str, shape: tuple[int, ...], dtype: np.dtype
+    cache: ActivationCache, block: str, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray | None:
     """An empty array in memory or on disk, or None where neither has room."""
     size = int(np.prod(shape)) * dtype.itemsize
     held = {True: 0, False: 0}  # on disk, in memory
-    for array in trunk.kept.values():
+    for array in cache.kept.values():
         held[isinstance(array, np.memmap)] += array.nbytes
-    memory, disk = trunk.bounds
+    memory, disk = cache.bounds
     if held[False] + size <= memory:
         return np.empty(shape, dtype)
     if held[True] + size <= disk:
-        file = trunk.folder.path / block
+        file = cache.folder.path / block
         return np.memmap(file, dtype, "w+", shape=shape)
     return None

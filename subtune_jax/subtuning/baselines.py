@@ -1,4 +1,4 @@
-"""Contenders: what is trained at the end of a search, beside what it selected."""
+"""Baselines: what a search trains at its end, to compare what it selected with."""
 
 import random
 import re
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from subtune_jax.core.registry import near
 from subtune_jax.selection.reach import REPEATED
 from subtune_jax.subtuning import trials
-from subtune_jax.subtuning.trial_state import Candidate
-from subtune_jax.subtuning.trials import Trials
+from subtune_jax.subtuning.candidates import Candidate
+from subtune_jax.subtuning.trials import Testbed
 
 ROWS = (
     "selected",
@@ -40,11 +40,12 @@ def make(
     """Options of final trainings.
 
     Args:
-      rows: some of these. `selected`: what the search found; `head`: the linear probe;
-        `full`: true full fine-tuning, stem, embeddings and final norm included, from a
-        new head; `lp_ft`: the same from the linear probe's head (arXiv:2202.10054; as
-        `full` where the optimiser has no probe steps); `blocks_only`: what SubTuning's
-        released code calls fine-tuning, the repeated blocks alone;
+      rows: some of these. `selected`: what the search returned; `head`: the linear
+        probe; `full`: true full fine-tuning, stem, embeddings and final norm included,
+        from a new head; `lp_ft`: the same from the linear probe's head
+        (arXiv:2202.10054; as `full` where the optimiser has no probe steps);
+        `blocks_only`: what SubTuning's released code calls fine-tuning, the repeated
+        blocks alone;
         `selected_then_full`: `selected`, then `full` from there, as many steps again;
         `random_blocks`, `last_blocks`: as many blocks as were selected, one at least,
         the random ones among the others (among all where too few others are left);
@@ -58,7 +59,7 @@ def make(
     """
     for name in rows:
         if name not in ROWS:
-            raise ValueError(f"no final row named {name!r}; {near(name, ROWS)}")
+            raise ValueError(f"baselines.rows has {name!r}; {near(name, ROWS)}")
     if repeats < 0:
         raise ValueError(f"baselines.repeats={repeats}; it must be 0 or more")
     if not rates or min(rates) <= 0:
@@ -68,8 +69,8 @@ def make(
     return BaselineOptions(tuple(rows), repeats, tuple(rates))
 
 
-class Final(NamedTuple):
-    """A row: its stages, one candidate each.
+class Baseline(NamedTuple):
+    """A row of final trainings: its stages, one candidate each.
 
     Attributes:
       name: of the row.
@@ -85,19 +86,19 @@ class Final(NamedTuple):
 
 
 def plan(
-    tried: Trials, rows: Sequence[str], selected: Candidate, blocks: Sequence[str]
-) -> list[Final]:
+    testbed: Testbed, rows: Sequence[str], selected: Candidate, blocks: Sequence[str]
+) -> list[Baseline]:
     """The rows as candidates; `blocks` are those below the head with parameters."""
 
     def of(names: Sequence[str]) -> Candidate:
-        return trials.candidate(tried, names)
+        return trials.candidate(testbed, names)
 
     repeated = [b for b in blocks if re.fullmatch(REPEATED, b)] or blocks
     owners = {path.split("/")[0] for path in selected.trained}
     count = max(len(owners), 1)
     others = [block for block in blocks if block not in owners]
     pool = others if len(others) >= count else list(blocks)
-    some = random.Random(tried.made.settings["seed"]).sample(pool, count)
+    drawn = random.Random(testbed.setup.settings["seed"]).sample(pool, count)
     stages: dict[str, tuple[Candidate, ...]] = {
         "selected": (selected,),
         "head": (Candidate(),),
@@ -105,10 +106,11 @@ def plan(
         "lp_ft": (of(blocks),),
         "blocks_only": (of(repeated),),
         "selected_then_full": (selected, of(blocks)),
-        "random_blocks": (of(some),),
+        "random_blocks": (of(drawn),),
         "last_blocks": (of(blocks[-count:]),),
         "auto_rgn": (of(blocks),),
     }
     return [
-        Final(name, stages[name], name != "full", name == "auto_rgn") for name in rows
+        Baseline(name, stages[name], name != "full", name == "auto_rgn")
+        for name in rows
     ]

@@ -1,102 +1,141 @@
-"""The optimiser in pieces: each block is updated by a program of its own.
+"""The optimiser by block: each trained block is updated by a program of its own.
 
 The rule of an optimiser looks at one leaf at a time; only clipping looks at all, and
 comes here as a factor of the gradients.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from subtune_jax.optim import optimizer
 from subtune_jax.optim.optimizer import Optimizer
 from subtune_jax.subtuning import block_programs
-from subtune_jax.subtuning.block_programs import Leaves, Pieces
-
-Rule = tuple[Optimizer, int]  # and the steps of its schedule
+from subtune_jax.subtuning.block_programs import Leaves, Programs
 
 
-def begin(pieces: Pieces, rule: Rule, block: str, values: Leaves) -> Any:
-    """The optimiser's first state for the trained leaves of a block."""
-    name, transform = _rule(pieces, rule, block, values)
-    flat = {f"{name}/{path}": leaf for path, leaf in values.items()}
-    return block_programs.replicate(pieces, transform.init(flat))
+class UpdateRule(NamedTuple):
+    """How the trained blocks of a trial are updated.
+
+    Attributes:
+      optimizer: that is followed.
+      steps: of its schedule.
+      transform: over `{"block/leaf": values}` of one block, without clipping.
+      names: block -> whose name its leaves have there. Blocks that are alike and are
+        treated alike go by one name, and share a program.
+      one: the factor of gradients that are not clipped, on the devices.
+    """
+
+    optimizer: Optimizer
+    steps: int
+    transform: optax.GradientTransformation
+    names: dict[str, str]
+    one: jax.Array
 
 
-def clip(pieces: Pieces, grads: Mapping[str, Leaves], norm: float) -> jax.Array:
-    """The factor that bounds the global norm of all `grads`; 1 where `norm` is 0."""
-    if not norm:
-        return block_programs.replicate(pieces, jnp.ones(()))
-    parts = [_squares(pieces, leaves) for leaves in grads.values()]
+def begin(
+    programs: Programs, chosen: Optimizer, steps: int, values: Mapping[str, Leaves]
+) -> tuple[UpdateRule, dict[str, Any]]:
+    """The rule by which an optimiser updates the trained `values`, and first moments.
 
-    def function(*parts: jax.Array) -> jax.Array:
-        found = jnp.sqrt(sum(parts, jnp.zeros(())))
-        return jnp.where(found < norm, 1.0, norm / found)
+    Args:
+      programs: of the network.
+      chosen: the optimiser.
+      steps: of its schedule.
+      values: block -> float32 masters of its trained leaves.
 
-    return block_programs.call(pieces, ("clip", norm), function, *parts)
+    Returns:
+      The rule; block -> state of the optimiser.
+    """
+    blocks, alike = programs.backbone.blocks, programs.backbone.alike
+    others = {block: alike.get(block, block) for block in values}
+    paths = {
+        f"{name}/{path}": None
+        for block, leaves in values.items()
+        for name in (block, others[block])
+        for path in leaves
+    }
+    treated = dict(zip(paths, optimizer.treatments(chosen, paths, blocks), strict=True))
+    names = {}
+    for block, leaves in values.items():
+        other = others[block]
+        same = all(treated[f"{block}/{p}"] == treated[f"{other}/{p}"] for p in leaves)
+        names[block] = other if same else block
+    transform = chosen.rule(steps, blocks)
+    moments = {
+        block: transform.init(_named(names[block], leaves))
+        for block, leaves in values.items()
+    }
+    one, moments = block_programs.replicate(programs, (jnp.ones(()), moments))
+    return UpdateRule(chosen, steps, transform, names, one), moments
 
 
 def update(
-    pieces: Pieces,
-    rule: Rule,
-    block: str,
-    values: Leaves,
-    state: Any,
-    grads: Leaves,
-    scale: jax.Array,
-) -> tuple[Leaves, Any]:
-    """Values and optimiser state of a block after one update by `scale * grads`.
+    programs: Programs,
+    rule: UpdateRule,
+    values: Mapping[str, Leaves],
+    moments: Mapping[str, Any],
+    grads: Mapping[str, Leaves],
+) -> tuple[dict[str, Leaves], dict[str, Any]]:
+    """Values and moments of every block after one update by the clipped gradients.
 
     Args:
-      pieces: the network.
+      programs: of the network.
       rule: that is followed.
-      block: its name.
-      values: float32 masters of its trained leaves.
-      state: of the rule, from `begin`.
+      values: block -> float32 masters of its trained leaves.
+      moments: block -> state of the optimiser, from `begin`.
       grads: like `values`.
-      scale: of the gradients: clipping by the global norm happens outside.
     """
-    name, transform = _rule(pieces, rule, block, values)
+    scale = _clipping(programs, rule, grads)
+    everywhere = NamedSharding(programs.devices.mesh, PartitionSpec())
+    new_values, new_moments = {}, {}
+    for block, old in values.items():
+        name = rule.names[block]
 
-    def function(values, state, grads, scale):
-        paths = {f"{name}/{path}": scale * leaf for path, leaf in grads.items()}
-        old = {f"{name}/{path}": leaf for path, leaf in values.items()}
-        updates, state = transform.update(paths, state, old)
-        new: Any = optax.apply_updates(old, updates)
-        moved = {path: new[f"{name}/{path}"] for path in values}
-        return _everywhere(pieces, (moved, state))
+        def function(old, moments, grads, scale, name=name):
+            scaled = {path: scale * leaf for path, leaf in grads.items()}
+            masters = _named(name, old)
+            updates, moments = rule.transform.update(
+                _named(name, scaled), moments, masters
+            )
+            new: Any = optax.apply_updates(masters, updates)
+            moved = {path: new[f"{name}/{path}"] for path in old}
+            return jax.lax.with_sharding_constraint((moved, moments), everywhere)
 
-    given = (values, state, grads, scale)
-    # An optimiser is its own key: it is made of functions, equal to itself alone.
-    return block_programs.call(pieces, ("update", *rule, name), function, *given)
+        # An optimiser is its own key: it is made of functions, equal to itself alone.
+        key = ("update", rule.optimizer, rule.steps, name)
+        new_values[block], new_moments[block] = block_programs.call(
+            programs, key, function, old, moments[block], grads[block], scale
+        )
+    return new_values, new_moments
 
 
-def _squares(pieces: Pieces, grads: Leaves) -> jax.Array:
-    """Sum of the squared elements of all leaves."""
+def _clipping(
+    programs: Programs, rule: UpdateRule, grads: Mapping[str, Leaves]
+) -> jax.Array:
+    """The factor that bounds the global norm of all `grads`."""
+    bound = rule.optimizer.clip_norm
+    if not bound:
+        return rule.one
 
-    def function(*leaves: jax.Array) -> jax.Array:
+    def squares(*leaves: jax.Array) -> jax.Array:
         return sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.zeros(()))
 
-    return block_programs.call(pieces, ("squares",), function, *grads.values())
+    def factor(*parts: jax.Array) -> jax.Array:
+        norm = jnp.sqrt(sum(parts, jnp.zeros(())))
+        return jnp.where(norm < bound, 1.0, bound / norm)
+
+    parts = [
+        block_programs.call(programs, ("squares",), squares, *leaves.values())
+        for leaves in grads.values()
+    ]
+    return block_programs.call(programs, ("clip", bound), factor, *parts)
 
 
-def _rule(
-    pieces: Pieces, rule: Rule, block: str, values: Leaves
-) -> tuple[str, optax.GradientTransformation]:
-    """The name that a block's leaves go by, and the rule: alike blocks share both."""
-    blocks, other = pieces.backbone.blocks, block_programs.representative(pieces, block)
-    optimizer, steps = rule
-
-    def treated(name: str) -> list[tuple[bool, float]]:
-        return [optimizer.treatment(f"{name}/{path}", blocks) for path in values]
-
-    name = other if treated(block) == treated(other) else block
-    return name, optimizer.rule(steps, blocks)
-
-
-def _everywhere(pieces: Pieces, tree: Any) -> Any:
-    whole = block_programs.sharding(pieces, PartitionSpec())
-    return jax.lax.with_sharding_constraint(tree, whole)
+def _named(name: str, leaves: Leaves) -> Leaves:
+    """Leaves of a block by path in a network."""
+    return {f"{name}/{path}": leaf for path, leaf in leaves.items()}

@@ -1,25 +1,23 @@
-"""Pieces: each distinct block of a network compiled by itself, and composed in Python.
+"""Block programs: each distinct block of a network compiled by itself.
 
-A step that trains some blocks runs forward from the first of them, keeping of every
-block the function that pulls a gradient back through it, and then backward. Blocks
-below the first trained one are not run; weights of frozen blocks get no gradient. No
-program belongs to a set of blocks: a new set compiles nothing once its blocks have
-been compiled frozen and trained, and blocks that are alike share their programs.
+A training step runs forward from the first trained block, keeping the pullback of each
+block, which takes a gradient back through it, and then backward. Weights of frozen
+blocks get no gradient. No program belongs to a set of blocks: a new set compiles
+nothing once its blocks were compiled frozen and trained, and alike blocks share theirs.
 
 On several devices, rows of the batch are spread over them and all else is replicated;
 XLA places the reductions.
 """
 
-from collections.abc import Callable, Collection
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from subtune_jax.core import flops as costs
-from subtune_jax.core import trees
+from subtune_jax.core import flops, trees
 from subtune_jax.core.contracts import Backbone, Params
 from subtune_jax.core.devices import AXIS, Devices
 from subtune_jax.data import dataset
@@ -27,148 +25,187 @@ from subtune_jax.data import dataset
 Leaves = dict[str, jax.Array]  # path inside a block -> array
 
 
-class Pieces(NamedTuple):
-    """A network in pieces.
+class Programs(NamedTuple):
+    """The programs of a network's blocks.
 
     Attributes:
       backbone: the network.
       loss: (logits `[B, C]`, targets `[B, C]`) -> `[B]`.
       dtype: of the computation.
       devices: where it runs.
-      programs: what has been compiled: key -> (program, its floating-point operations,
-        see `flops.counted`). Filled as needed.
-      spent: `flops` of all calls so far.
+      compiled: key -> (program, its floating-point operations, see `flops.counted`);
+        empty at first, filled as needed.
+      spent: `{"flops": 0.0}` at first: those of all calls so far.
     """
 
     backbone: Backbone
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     dtype: Any
     devices: Devices
-    programs: dict[Any, tuple[Any, float]]
+    compiled: dict[Any, tuple[Any, float]]
     spent: dict[str, float]
 
 
-class Own(NamedTuple):
-    """What belongs to one block: parameters in the compute type, and statistics."""
+class BlockVariables(NamedTuple):
+    """What one block computes with: parameters in the compute type, and statistics."""
 
     params: Leaves
     stats: Params
 
 
-def make(
-    backbone: Backbone, loss: Callable[..., jax.Array], dtype: Any, devices: Devices
-) -> Pieces:
-    """A network in pieces, nothing compiled yet."""
-    return Pieces(backbone, loss, dtype, devices, {}, {"flops": 0.0})
+Network = Mapping[str, BlockVariables]  # by block
 
 
-def own(pieces: Pieces, params: Params, stats: Params, block: str) -> Own:
-    """The block's part of a whole network, on the devices."""
-    flat = trees.flatten(params.get(block, {}))
-    cast = {path: jnp.asarray(leaf, pieces.dtype) for path, leaf in flat.items()}
-    return Own(*replicate(pieces, (cast, stats.get(block, {}))))
+def run(
+    programs: Programs, network: Network, x: Any, start: str | None, stop: str | None
+) -> jax.Array:
+    """Blocks `start` (included) to `stop` (excluded; None: all) in evaluation mode.
+
+    Args:
+      programs: of the network.
+      network: what its blocks compute with.
+      x: what enters `start`; where that is None, pixels `[B, H, W, 3]` in [0, 255] or
+        tokens, which enter the first block. It may still be on the host.
+      start: a block, or None.
+      stop: a block, or None.
+    """
+    order, x = programs.backbone.blocks, spread(programs, x)
+    if start is None:
+        enter = functools.partial(inputs.enter, programs.backbone, dtype=programs.dtype)
+        start, x = order[0], call(programs, ("enter",), enter, x)
+    last = len(order) if stop is None else order.index(stop)
+    for block in order[order.index(start) : last]:
+        name = programs.backbone.alike.get(block, block)
+
+        def forward(own: BlockVariables, x: jax.Array, name: str = name) -> jax.Array:
+            return _apply(programs, name, own.params, own.stats, x)[0]
+
+        x = call(programs, ("forward", name), forward, network[block], x)
+    return x
 
 
-def enter(pieces: Pieces, images: jax.Array) -> jax.Array:
-    """Pixels `[B, H, W, 3]` in [0, 255], or tokens, as the first block takes them."""
+class Gradient(NamedTuple):
+    """The gradient of a batch.
 
+<<<<<<< HEAD
     def function(images: jax.Array) -> jax.Array:
         return dataset.enter(pieces.backbone, images, pieces.dtype)
+=======
+    Attributes:
+      loss: weighted mean over the batch.
+      grads: block -> gradients of its trained leaves, the last block first.
+      stats: block -> running statistics after the batch, where they are learnt.
+    """
+>>>>>>> h6
 
-    return call(pieces, ("enter",), function, images)
-
-
-def forward(pieces: Pieces, block: str, mine: Own, x: jax.Array) -> jax.Array:
-    """The block's output, in evaluation mode."""
-    name = representative(pieces, block)
-
-    def function(mine: Own, x: jax.Array) -> jax.Array:
-        return _apply(pieces, name, mine.params, mine.stats, x)[0]
-
-    return call(pieces, ("forward", name), function, mine, x)
-
-
-class Ahead(NamedTuple):
-    """A block's output, how to pull a gradient back through it, its statistics."""
-
-    y: jax.Array
-    pull: Callable[[jax.Array], tuple[Any, ...]]
-    stats: Params
+    loss: jax.Array
+    grads: dict[str, Leaves]
+    stats: dict[str, Params]
 
 
-def ahead(
-    pieces: Pieces,
+def gradient(
+    programs: Programs,
+    network: Network,
+    trained: Mapping[str, Leaves],
+    batch: tuple[Any, Any, Any],
+    *,
+    normalise: bool,
+) -> Gradient:
+    """The gradient of a batch by the trained leaves.
+
+    Args:
+      programs: of the network.
+      network: what its blocks compute with, but for `trained`.
+      trained: block -> float32 masters of the leaves that are trained.
+      batch: what enters the first trained block, targets `[B, C]` and weights `[B]`;
+        they may still be on the host.
+      normalise: whether trained blocks normalise by the statistics of the batch.
+    """
+    order, (x, targets, weight) = programs.backbone.blocks, spread(programs, batch)
+    path = order[min(order.index(block) for block in trained) :]
+    pullbacks, stats = [], {}
+    for block in path:
+        leaves, own = trained.get(block, {}), network[block]
+        learns = bool(leaves and own.stats) and normalise
+        x, pullback, after = vjp(
+            programs, block, leaves, own, x,
+            through=block != path[0], weight=weight if learns else None,
+        )  # fmt: skip
+        pullbacks.append(pullback)
+        if learns:
+            stats[block] = after
+
+    def mean(logits: jax.Array, targets: jax.Array, weight: jax.Array) -> jax.Array:
+        return jnp.sum(weight * programs.loss(logits, targets)) / jnp.sum(weight)
+
+    slope = jax.value_and_grad(mean)
+    loss, dy = call(programs, ("loss",), slope, x, targets, weight)
+    grads: dict[str, Leaves] = {}
+    for block, pullback in zip(reversed(path), reversed(pullbacks), strict=True):
+        parts = pullback(dy)
+        dy = parts[-1]
+        if block in trained:
+            grads[block] = parts[0]
+    return Gradient(loss, grads, stats)
+
+
+def vjp(
+    programs: Programs,
     block: str,
     trained: Leaves,
-    mine: Own,
+    own: BlockVariables,
     x: jax.Array,
     *,
     through: bool,
     weight: jax.Array | None = None,
-) -> Ahead:
-    """Runs a block forward for a gradient of its `trained` leaves, its input, or both.
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[Any, ...]], Params]:
+    """A block's output, its pullback, and its statistics after the batch.
 
-    Args:
-      pieces: the network.
-      block: its name.
-      trained: float32 masters of the leaves that are trained; they replace the block's.
-      mine: the rest of the block.
-      x: its input.
-      through: whether the gradient of `x` is wanted.
-      weight: `[B]`; the block then normalises by the statistics of the batch.
-
-    Returns:
-      `pull` gives (gradients of `trained`, if there are any; gradient of `x`, if it is
-      wanted).
+    Masters `trained` replace the block's own leaves. The pullback of a gradient by the
+    output gives (gradients of `trained`, if there are any; gradient by `x`, if
+    `through`). With `weight` `[B]` the block normalises by the batch.
     """
-    name = representative(pieces, block)
-    frozen = {path: leaf for path, leaf in mine.params.items() if path not in trained}
+    name = programs.backbone.alike.get(block, block)
+    frozen = {path: leaf for path, leaf in own.params.items() if path not in trained}
 
     def function(trained, frozen, stats, x, weight):
-        def run(trained: Leaves, x: jax.Array) -> tuple[jax.Array, Params]:
-            cast = {path: leaf.astype(pieces.dtype) for path, leaf in trained.items()}
-            return _apply(pieces, name, {**frozen, **cast}, stats, x, weight)
+        def forward(trained: Leaves, x: jax.Array) -> tuple[jax.Array, Params]:
+            cast = {path: leaf.astype(programs.dtype) for path, leaf in trained.items()}
+            return _apply(programs, name, {**frozen, **cast}, stats, x, weight)
 
         if not trained:
-            return jax.vjp(lambda x: run({}, x), x, has_aux=True)
+            return jax.vjp(lambda x: forward({}, x), x, has_aux=True)
         if not through:
-            return jax.vjp(lambda leaves: run(leaves, x), trained, has_aux=True)
-        return jax.vjp(run, trained, x, has_aux=True)
+            return jax.vjp(lambda leaves: forward(leaves, x), trained, has_aux=True)
+        return jax.vjp(forward, trained, x, has_aux=True)
 
-    given = (trained, frozen, mine.stats, x, weight)
-    key = _key(("ahead", name, tuple(trained), through), given)
-    y, back, stats = call(pieces, key, function, *given, whole_key=True)
+    given = (trained, frozen, own.stats, x, weight)
+    key = _form(("vjp", name, tuple(trained), through), given)
+    y, pull, stats = call(programs, key, function, *given, whole_key=True)
 
-    def pull(dy: jax.Array) -> tuple[Any, ...]:
-        # The pulled function is a tree of residuals; its program belongs to `key`.
-        return call(pieces, (key, "pull"), lambda b, d: b(d), back, dy, whole_key=True)
+    def pullback(dy: jax.Array) -> tuple[Any, ...]:
+        # `pull` is a tree of residuals; its program belongs to `key`.
+        name = (key, "pullback")
+        return call(programs, name, lambda f, dy: f(dy), pull, dy, whole_key=True)
 
-    return Ahead(y, pull, stats)
-
-
-def top(
-    pieces: Pieces, logits: jax.Array, targets: jax.Array, weight: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The weighted mean loss, and its gradient by `logits`."""
-
-    def loss(logits: jax.Array, targets: jax.Array, weight: jax.Array) -> jax.Array:
-        return jnp.sum(weight * pieces.loss(logits, targets)) / jnp.sum(weight)
-
-    return call(pieces, ("top",), jax.value_and_grad(loss), logits, targets, weight)
+    return y, pullback, stats
 
 
-def replicate(pieces: Pieces, tree: Any) -> Any:
+def replicate(programs: Programs, tree: Any) -> Any:
     """`tree` on every device."""
-    return jax.device_put(tree, sharding(pieces, PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(programs.devices.mesh, PartitionSpec()))
 
 
-def spread(pieces: Pieces, rows: np.ndarray) -> jax.Array:
-    """`rows`, a multiple of the number of devices, spread over the devices."""
-    return jax.device_put(rows, sharding(pieces, PartitionSpec(AXIS)))
+def spread(programs: Programs, rows: Any) -> Any:
+    """Rows, a multiple of the number of devices, spread over those where not yet."""
+    where = NamedSharding(programs.devices.mesh, PartitionSpec(AXIS))
+    return jax.tree.map(
+        lambda x: x if isinstance(x, jax.Array) else jax.device_put(x, where), rows
+    )
 
 
 def call(
-    pieces: Pieces,
+    programs: Programs,
     key: Any,
     function: Callable[..., Any],
     *given: Any,
@@ -178,54 +215,40 @@ def call(
 
     With `whole_key`, the key tells the form as well.
     """
-    key = key if whole_key else _key(key, given)
-    found = pieces.programs.get(key)
-    if found is None:
+    key = key if whole_key else _form(key, given)
+    entry = programs.compiled.get(key)
+    if entry is None:
         lowered = jax.jit(function).lower(*given)
         program = lowered.compile()
-        flops = costs.counted(lowered, program, pieces.devices.size, split=False)
-        found = pieces.programs[key] = (program, flops)
-    pieces.spent["flops"] += found[1]
-    result = found[0](*given)
-    if pieces.devices.size > 1 and jax.default_backend() == "cpu":
+        count = flops.counted(lowered, program, programs.devices.size, split=False)
+        entry = programs.compiled[key] = (program, count)
+    programs.spent["flops"] += entry[1]
+    result = entry[0](*given)
+    if programs.devices.size > 1 and jax.default_backend() == "cpu":
         # Simulated devices share one pool of threads. Two programs that reduce over
         # devices, neither waiting for the other, can each hold half of the threads.
         jax.block_until_ready(result)
     return result
 
 
-def _key(name: Collection[Any], given: Any) -> Any:
-    leaves, structure = jax.tree.flatten(given)
+def _form(name: Any, arguments: Any) -> Any:
+    leaves, structure = jax.tree.flatten(arguments)
     forms = tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
     return name, structure, forms
 
 
-def representative(pieces: Pieces, block: str) -> str:
-    """The name that the programs of `block` go by: alike blocks share them."""
-    return pieces.backbone.alike.get(block, block)
-
-
 def _apply(
-    pieces: Pieces,
+    programs: Programs,
     name: str,
     params: Leaves,
     stats: Params,
     x: jax.Array,
     weight: jax.Array | None = None,
 ) -> tuple[jax.Array, Params]:
-    order = (*pieces.backbone.blocks, None)
-    y, moved = pieces.backbone.apply(
-        {name: trees.nest(params)},
-        {name: stats} if stats else {},
-        x,
-        training=() if weight is None else (name,),
-        weight=weight,
-        start=name,
-        stop=order[order.index(name) + 1],
-    )
-    return y, moved.get(name, {})
-
-
-def sharding(pieces: Pieces, spec: PartitionSpec) -> NamedSharding:
-    """Where an array of that partition lies."""
-    return NamedSharding(pieces.devices.mesh, spec)
+    order = (*programs.backbone.blocks, None)
+    y, after = programs.backbone.apply(
+        {name: trees.nest(params)}, {name: stats} if stats else {}, x,
+        training=() if weight is None else (name,), weight=weight,
+        start=name, stop=order[order.index(name) + 1],
+    )  # fmt: skip
+    return y, after.get(name, {})

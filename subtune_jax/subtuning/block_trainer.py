@@ -1,170 +1,200 @@
-"""Training in pieces: a trial from its first state to its last, and its logits."""
+"""The block trainer: a trial from its first state to its last, and its logits.
 
+Everything below the earliest block that changes is read from the activation cache; the
+blocks from there on run by block programs.
+"""
+
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax.core import trees
-from subtune_jax.core.contracts import HEAD
+from subtune_jax.core.contracts import HEAD, Params, Variables
 from subtune_jax.data import augment
 from subtune_jax.optim import optimizer
-from subtune_jax.subtuning import (
-    activation_cache,
-    block_optimizer,
-    block_programs,
-    trial_state,
-)
-from subtune_jax.subtuning.block_programs import Leaves, Own
+from subtune_jax.optim.optimizer import Optimizer
+from subtune_jax.subtuning import activation_cache, block_optimizer, block_programs
+from subtune_jax.subtuning.activation_cache import ActivationCache
+from subtune_jax.subtuning.block_optimizer import UpdateRule
+from subtune_jax.subtuning.block_programs import BlockVariables, Leaves, Programs
+from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
-from subtune_jax.subtuning.trial_state import Candidate, Course, State, entry
-from subtune_jax.training import setup
+from subtune_jax.training.setup import Setup, new_head
+
+
+class BlockTrainer(NamedTuple):
+    """How candidates are trained.
+
+    Attributes:
+      setup: task, network, base.
+      cache: the base's activations, and the compiled block programs.
+      optimizer: followed for `train_steps` steps.
+      train_steps: of a whole trial.
+      heads: fold number -> the head that its trials start from; filled as needed.
+    """
+
+    setup: Setup
+    cache: ActivationCache
+    optimizer: Optimizer
+    train_steps: int
+    heads: dict[int, Leaves]
+
+
+class TrialState(NamedTuple):
+    """A trial under way.
+
+    Attributes:
+      step: steps done.
+      values: block -> float32 masters of its trained leaves, by path in the block.
+      moments: block -> state of the optimiser.
+      stats: block -> running statistics, of the blocks that update theirs.
+      rule: by which the optimiser updates them.
+    """
+
+    step: int
+    values: dict[str, Leaves]
+    moments: dict[str, Any]
+    stats: dict[str, Params]
+    rule: UpdateRule
 
 
 def begin(
-    course: Course, one: Candidate, fold: Fold, earlier: State | None = None
-) -> State:
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    earlier: TrialState | None = None,
+) -> TrialState:
     """The first state of a trial: the base's values and the fold's head.
 
     With `earlier`, the values that are in it: a second stage of training.
     """
-    parts, flat = course.trunk.pieces, trial_state.start_params(course, one, fold)
-    if not augment.active(course.made.augment):
-        activation_cache.keep(course.trunk, entry(course, one))
-    head = earlier.values[HEAD] if earlier else _head(course, fold)
-    values: dict[str, Leaves] = {HEAD: head}
-    for path in one.trained:
+    if trainer.setup.augment == augment.NONE:
+        activation_cache.keep(trainer.cache, entry(trainer, candidate))
+    flat = trees.flatten(trainer.setup.variables.params)
+    if candidate.fresh:
+        random = trees.flatten(_random(trainer, fold).params)
+        flat |= {p: x for p, x in random.items() if p.split("/")[0] in candidate.fresh}
+    masters: dict[str, dict[str, Any]] = {}
+    for path in candidate.trained:
         block, leaf = path.split("/", 1)
-        found = None if earlier is None else earlier.values.get(block, {}).get(leaf)
-        master = np.asarray(flat[path], np.float32) if found is None else found
-        values.setdefault(block, {})[leaf] = block_programs.replicate(parts, master)
-    return _fresh_moments(course, values, dict(earlier.stats) if earlier else {})
+        before = earlier.values.get(block, {}) if earlier else {}
+        master = before.get(leaf, np.asarray(flat[path], np.float32))
+        masters.setdefault(block, {})[leaf] = master
+    programs = trainer.cache.programs
+    values = {HEAD: earlier.values[HEAD] if earlier else _head(trainer, fold)}
+    values |= block_programs.replicate(programs, masters)
+    steps, stats = trainer.train_steps, dict(earlier.stats) if earlier else {}
+    rule, moments = block_optimizer.begin(programs, trainer.optimizer, steps, values)
+    return TrialState(0, values, moments, stats, rule)
 
 
 def advance(
-    course: Course, one: Candidate, fold: Fold, state: State, until: int
-) -> State:
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    state: TrialState,
+    until: int,
+) -> TrialState:
     """The state after `until` steps in all."""
-    mine = trial_state.network(course, one, fold)
-    for x, targets, weight in trial_state.batches(course, one, fold, state.step, until):
-        found = slopes(course, mine, state, x, targets, weight)
-        state = _move(course, state, found.grads, found.stats)
+    cache, setup, start = trainer.cache, trainer.setup, entry(trainer, candidate)
+    programs, order = cache.programs, setup.backbone.blocks
+    network = network_of(trainer, candidate, fold, state)
+    first_trained = next(block for block in order if block in state.values)
+    normalise = setup.settings["batch_norm"] == "trained"
+    steps, classes = range(state.step, until), len(setup.task.classes)
+    feed = activation_cache.training_batches(
+        cache, start, fold, steps, classes, setup.augment
+    )
+    for x, *rest in feed:
+        if first_trained != start:
+            x = block_programs.run(programs, network, x, start, first_trained)
+        gradient = block_programs.gradient(
+            programs, network, state.values, (x, *rest), normalise=normalise
+        )
+        values, moments = block_optimizer.update(
+            programs, state.rule, state.values, state.moments, gradient.grads
+        )
+        for block, stats in gradient.stats.items():
+            network[block] = network[block]._replace(stats=stats)
+        stats = {**state.stats, **gradient.stats}
+        state = TrialState(state.step + 1, values, moments, stats, state.rule)
     return state
 
 
-class Slopes(NamedTuple):
-    """The gradient of a batch.
-
-    Attributes:
-      loss: weighted mean over the batch.
-      grads: block -> gradients of its trained leaves.
-      stats: as in `State`, after the batch.
-    """
-
-    loss: jax.Array
-    grads: dict[str, Leaves]
-    stats: dict[str, Any]
-
-
-def slopes(
-    course: Course,
-    mine: dict[str, Own],
-    state: State,
-    x: jax.Array,
-    targets: jax.Array,
-    weight: jax.Array,
-) -> Slopes:
-    """The gradient at `state`, of a batch `x` that enters the first trained block."""
-    parts, order = course.trunk.pieces, course.made.backbone.blocks
-    first = next(block for block in order if block in state.values)
-    path, backs, stats = order[order.index(first) :], [], dict(state.stats)
-    for block in path:
-        own, values = mine[block], state.values.get(block, {})
-        own = own._replace(stats=stats.get(block, own.stats))
-        learns = bool(values and own.stats) and _normalises(course)
-        seen = weight if learns else None
-        y, back, moved = block_programs.ahead(
-            parts, block, values, own, x, through=block != first, weight=seen
-        )
-        x = y
-        backs.append(back)
-        if learns:
-            stats[block] = moved
-    loss, slope = block_programs.top(parts, x, targets, weight)
-    grads: dict[str, Leaves] = {}
-    for block, back in zip(reversed(path), reversed(backs), strict=True):
-        found = back(slope)
-        slope = found[-1]
-        if block in state.values:
-            grads[block] = found[0]
-    return Slopes(loss, grads, stats)
-
-
 def logits(
-    course: Course, one: Candidate, fold: Fold, state: State, where: np.ndarray
+    trainer: BlockTrainer,
+    candidate: Candidate,
+    fold: Fold,
+    state: TrialState,
+    where: np.ndarray,
 ) -> np.ndarray:
     """Logits `[n, C]` of the examples `where` in the network as it is in `state`."""
-    parts, start = course.trunk.pieces, entry(course, one)
-    mine = trial_state.network(course, one, fold)
+    network = network_of(trainer, candidate, fold, state)
     for block, values in state.values.items():
-        cast = {path: leaf.astype(parts.dtype) for path, leaf in values.items()}
-        stats = state.stats.get(block, mine[block].stats)
-        mine[block] = Own({**mine[block].params, **cast}, stats)
-    rows = []
-    activation_cache.keep(course.trunk, start)
-    for some in activation_cache.portions(course.trunk, where):
-        x = activation_cache.read(course.trunk, start, some)
-        rows.append(
-            np.asarray(activation_cache.run(parts, mine, x, start, None))[: len(some)]
-        )
-    return np.concatenate(rows)
+        dtype, own = trainer.cache.programs.dtype, network[block]
+        cast = {path: leaf.astype(dtype) for path, leaf in values.items()}
+        network[block] = own._replace(params={**own.params, **cast})
+    start = entry(trainer, candidate)
+    return activation_cache.outputs(trainer.cache, network, start, where)
 
 
-def _move(
-    course: Course, state: State, grads: dict[str, Leaves], stats: dict[str, Any]
-) -> State:
-    parts, chosen = course.trunk.pieces, course.optimizer
-    scale = block_optimizer.clip(parts, grads, chosen.clip_norm)
-    values, moments = {}, {}
-    for block, old in state.values.items():
-        values[block], moments[block] = block_optimizer.update(
-            parts,
-            (chosen, course.train_steps),
-            block,
-            old,
-            state.moments[block],
-            grads[block],
-            scale,
-        )
-    return State(state.step + 1, values, moments, stats)
+def network_of(
+    trainer: BlockTrainer, candidate: Candidate, fold: Fold, state: TrialState
+) -> dict[str, BlockVariables]:
+    """Every block as a trial has it, but for what is trained: the base's, or random."""
+    network = dict(trainer.cache.base)
+    if candidate.fresh:
+        params, stats = _random(trainer, fold)
+        network |= on_devices(trainer.cache.programs, params, stats, candidate.fresh)
+    for block, stats in state.stats.items():
+        network[block] = network[block]._replace(stats=stats)
+    return network
 
 
-def _head(course: Course, fold: Fold) -> Leaves:
+def on_devices(
+    programs: Programs, params: Params, stats: Params, blocks: Iterable[str]
+) -> dict[str, BlockVariables]:
+    """What each of some `blocks` of a network computes with."""
+    variables = {}
+    for block in blocks:
+        flat = trees.flatten(params.get(block, {}))
+        cast = {path: jnp.asarray(leaf, programs.dtype) for path, leaf in flat.items()}
+        variables[block] = BlockVariables(cast, stats.get(block, {}))
+    return block_programs.replicate(programs, variables)
+
+
+def entry(trainer: BlockTrainer, candidate: Candidate) -> str:
+    """The earliest block that differs from the base, or will."""
+    moving = {path.split("/")[0] for path in candidate.trained}
+    moving |= {*candidate.fresh, HEAD}
+    return next(block for block in trainer.setup.backbone.blocks if block in moving)
+
+
+def _random(trainer: BlockTrainer, fold: Fold) -> Variables:
+    # Another stream than that of random bases and heads of the same seed.
+    key = jax.random.fold_in(jax.random.key(fold.seed), 1)
+    return trainer.setup.backbone.init(key, len(trainer.setup.task.classes))
+
+
+def _head(trainer: BlockTrainer, fold: Fold) -> Leaves:
     """The fold's new head; after linear probing, if the optimiser has such steps."""
-    if fold.number not in course.heads:
-        made = course.made
-        new = setup.new_head(made.backbone, len(made.task.classes), fold.seed)
-        flat = trees.flatten(new)
-        course.heads[fold.number] = block_programs.replicate(course.trunk.pieces, flat)
-        count = made.optimizer.probe_steps
+    if fold.number not in trainer.heads:
+        setup, programs = trainer.setup, trainer.cache.programs
+        head = new_head(setup.backbone, len(setup.task.classes), fold.seed)
+        flat = trees.flatten(head)
+        trainer.heads[fold.number] = block_programs.replicate(programs, flat)
+        count = setup.optimizer.probe_steps
         if count:
-            rate = made.optimizer.probe_learning_rate
-            probing = optimizer.make("adam", learning_rate=rate)
-            plain = made._replace(augment=augment.NONE)
-            short = course._replace(made=plain, optimizer=probing, train_steps=count)
-            first = begin(short, Candidate(), fold)
-            last = advance(short, Candidate(), fold, first, count)
-            course.heads[fold.number] = last.values[HEAD]
-    return course.heads[fold.number]
-
-
-def _fresh_moments(
-    course: Course, values: dict[str, Leaves], stats: dict[str, Any]
-) -> State:
-    parts, steps = course.trunk.pieces, (course.optimizer, course.train_steps)
-    moments = {b: block_optimizer.begin(parts, steps, b, x) for b, x in values.items()}
-    return State(0, values, moments, stats)
-
-
-def _normalises(course: Course) -> bool:
-    return course.made.settings["batch_norm"] == "trained"
+            rate = setup.optimizer.probe_learning_rate
+            probing = trainer._replace(
+                setup=setup._replace(augment=augment.NONE),
+                optimizer=optimizer.make("adam", learning_rate=rate),
+                train_steps=count,
+            )
+            state = begin(probing, Candidate(), fold)
+            state = advance(probing, Candidate(), fold, state, count)
+            trainer.heads[fold.number] = state.values[HEAD]
+    return trainer.heads[fold.number]

@@ -6,10 +6,23 @@ from typing import NamedTuple
 
 from subtune_jax.core.registry import check_choice
 
+Set = tuple[str, ...]  # blocks or arrays by name, in the order of the network
 REINITIALISED = ("nothing", "trained", "frozen", "full")
 
 
-class ProfileOptions(NamedTuple):
+class Candidate(NamedTuple):
+    """Where the base may change in a trial; the head is trained with any.
+
+    Attributes:
+      trained: paths of leaves, sorted.
+      fresh: blocks that start from random values instead of the base's.
+    """
+
+    trained: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+
+
+class CandidateOptions(NamedTuple):
     """What is profiled; see `make`."""
 
     runs: tuple[int, ...]
@@ -23,7 +36,7 @@ def make(
     pairs: bool = False,
     full: bool = True,
     reinitialise: str = "nothing",
-) -> ProfileOptions:
+) -> CandidateOptions:
     """Options of a profile.
 
     Args:
@@ -41,34 +54,32 @@ def make(
     check_choice("candidates.reinitialise", reinitialise, REINITIALISED)
     if any(length < 1 for length in runs):
         raise ValueError(f"candidates.runs={tuple(runs)}; lengths are 1 or more")
-    return ProfileOptions(tuple(runs), pairs, full, reinitialise)
+    return CandidateOptions(tuple(runs), pairs, full, reinitialise)
 
 
-def sets(blocks: Sequence[str], options: ProfileOptions) -> list[tuple[str, ...]]:
+def sets(blocks: Sequence[str], options: CandidateOptions) -> list[Set]:
     """The sets of a profile, each once: the empty one, runs, pairs, and all blocks.
 
     >>> sets("abc", make(runs=(1, 2), pairs=False, full=True))[4:]
     [('a', 'b'), ('b', 'c'), ('a', 'b', 'c')]
     """
-    found: list[tuple[str, ...]] = [()]
+    every: list[Set] = [()]
     for length in options.runs:
-        found += runs(blocks, length)
+        every += runs(blocks, length)
     if options.pairs:
-        found += itertools.combinations(blocks, 2)
+        every += itertools.combinations(blocks, 2)
     if options.full:
-        found.append(tuple(blocks))
-    return list(dict.fromkeys(found))
+        every.append(tuple(blocks))
+    return list(dict.fromkeys(every))
 
 
-def runs(blocks: Sequence[str], length: int) -> list[tuple[str, ...]]:
+def runs(blocks: Sequence[str], length: int) -> list[Set]:
     """Every run of `length` consecutive blocks."""
     last = len(blocks) - length + 1
     return [tuple(blocks[first : first + length]) for first in range(last)]
 
 
-def changes(
-    items: tuple[str, ...], current: tuple[str, ...], direction: str
-) -> list[tuple[str, ...]]:
+def changes(items: Set, current: Set, direction: str) -> list[Set]:
     """The sets of a round of a search, in the order of what they add or remove.
 
     One item more; going `backward`, one less; going `contiguous`, all runs, the shorter

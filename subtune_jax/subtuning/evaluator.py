@@ -1,7 +1,7 @@
-"""Values of sets: trials whose results are on record, and what they cost.
+"""The evaluator: values of candidates, and what finding them has cost.
 
-A set is a tuple of blocks, or of arrays. Its value is the mean over all folds. What the
-journal knows is not trained again.
+A candidate is named by a set, a tuple of blocks or of arrays. Its value is the mean
+over all folds. What the journal knows is not trained again.
 """
 
 import json
@@ -9,29 +9,31 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from subtune_jax import delta
 from subtune_jax.subtuning import halving, journal, trials
+from subtune_jax.subtuning.candidates import Candidate, Set
 from subtune_jax.subtuning.journal import Journal
-from subtune_jax.subtuning.trial_state import Candidate
-from subtune_jax.subtuning.trials import Trials
+from subtune_jax.subtuning.trials import Testbed
+from subtune_jax.training import results
+from subtune_jax.training.setup import Setup
 
 FINAL = "final "  # how the keys of final trainings begin
-Set = tuple[str, ...]
 Record = Mapping[str, Any]
 
 
-class Valued(NamedTuple):
+class Evaluator(NamedTuple):
     """Trials with a memory.
 
     Attributes:
-      trials: that are run.
+      testbed: of the trials.
       journal: of what has been run.
       halving: factor of successive halving, 0 for none.
       least_steps: of its first round.
       candidate: set -> what is trained.
-      say: called with a line for each finished trial of a set.
+      say: called with a line for each finished trial.
     """
 
-    trials: Trials
+    testbed: Testbed
     journal: Journal
     halving: int
     least_steps: int
@@ -39,70 +41,74 @@ class Valued(NamedTuple):
     say: Callable[[str], None] = lambda line: None
 
 
-def values(valued: Valued, sets: Sequence[Set]) -> dict[Set, float]:
+def values(evaluator: Evaluator, sets: Sequence[Set]) -> dict[Set, float]:
     """The value of each set that was trained to the end; with halving, not of all.
 
     Sets are dropped by their loss: after few steps it usually tells them apart better
     than the metric, which is a count of examples.
     """
-    last = valued.trials.course.train_steps
+    last = evaluator.testbed.trainer.train_steps
 
-    def value(one: Set, until: int) -> float:
-        return worth(records(valued, one, until), last)
+    def value(names: Set, until: int) -> float:
+        return worth(records(evaluator, names, until), last)
 
-    factor, least = valued.halving, valued.least_steps
-    reached = halving.best(sets, value, last, factor, min(least, last))
-    return {one: each.value for one, each in reached.items() if each.steps == last}
+    if not evaluator.halving:
+        return {names: value(names, last) for names in sets}
+    factor, least = evaluator.halving, min(evaluator.least_steps, last)
+    reached = halving.best(sets, value, last, factor, least)
+    return {names: each.value for names, each in reached.items() if each.steps == last}
 
 
-def records(valued: Valued, one: Set, until: int) -> list[Record]:
+def records(evaluator: Evaluator, names: Set, until: int) -> list[Record]:
     """One record a fold of the set after `until` steps, trained now where it must."""
-    chosen, found = valued.candidate(one), []
-    for fold in valued.trials.folds:
-        key = _key(chosen, fold.number, until)
-        if "loss" not in valued.journal.records.get(key, {}):  # none in older ones
-            result = trials.value(valued.trials, chosen, fold.number, until)
-            journal.write(valued.journal, key, result._asdict())
-            valued.say(f"{_name(one)}: {result.value:.4f} after {until} steps")
-        found.append(valued.journal.records[key])
-    return found
+    candidate, of_folds = evaluator.candidate(names), []
+    testbed, known = evaluator.testbed, evaluator.journal.records
+    for fold in testbed.folds:
+        key = _key(candidate, fold.number, until)
+        if "loss" not in known.get(key, {}):  # none in older ones
+            result = trials.value(testbed, candidate, fold.number, until)
+            journal.write(evaluator.journal, key, result._asdict())
+            name = " + ".join(names) or "head"
+            evaluator.say(f"{name}: {result.value:.4f} after {until} steps")
+        of_folds.append(known[key])
+    return of_folds
 
 
-def worth(found: Sequence[Record], last: int) -> float:
+def worth(of_folds: Sequence[Record], last: int) -> float:
     """What a set is compared by: the metric at step `last`, before it minus the loss.
 
     Args:
-      found: one record a fold, all of the same step.
+      of_folds: one record a fold, all of the same step.
       last: step of a whole trial.
     """
-    if found[0]["steps"] < last:
-        return -statistics.fmean(each["loss"] for each in found)
-    return statistics.fmean(each["value"] for each in found)
+    if of_folds[0]["steps"] < last:
+        return -statistics.fmean(record["loss"] for record in of_folds)
+    return statistics.fmean(record["value"] for record in of_folds)
 
 
-def row(valued: Valued, one: Set) -> dict[str, Any]:
+def row(evaluator: Evaluator, names: Set) -> dict[str, Any]:
     """What is on record of a set, at the latest step that all of its folds reached.
 
     Keys: `blocks`, `values` (one a fold), `mean`, `std` (of the sample; 0 for one
     value), `loss` (mean), `steps`, `trainable` elements of the base, `step_flops`
     (mean) and `seconds` in all.
     """
-    chosen, known = valued.candidate(one), valued.journal.records
-    found: dict[int, list[Record]] = {}
+    candidate, known = evaluator.candidate(names), evaluator.journal.records
+    by_step: dict[int, list[Record]] = {}
     reached = {json.loads(key)[-1] for key in known if key.startswith("[")}
     for until in sorted(reached):
-        keys = [_key(chosen, fold.number, until) for fold in valued.trials.folds]
+        keys = [_key(candidate, f.number, until) for f in evaluator.testbed.folds]
         if all("loss" in known.get(key, {}) for key in keys):
-            found[until] = [known[key] for key in keys]
-    last = max(found)
+            by_step[until] = [known[key] for key in keys]
+    last = max(by_step)
     return {
-        "blocks": list(one),
-        **summary([each["value"] for each in found[last]]),
-        "loss": statistics.fmean(each["loss"] for each in found[last]),
+        "blocks": list(names),
+        **summary([record["value"] for record in by_step[last]]),
+        "loss": statistics.fmean(record["loss"] for record in by_step[last]),
         "steps": last,
-        "trainable": trials.trainable(valued.trials, chosen),
-        "step_flops": statistics.fmean(each["step_flops"] for each in found[last]),
-        "seconds": sum(each["seconds"] for one in found.values() for each in one),
+        "trainable": trials.trainable(evaluator.testbed, candidate),
+        "step_flops": statistics.fmean(r["step_flops"] for r in by_step[last]),
+        "seconds": sum(r["seconds"] for rows in by_step.values() for r in rows),
     }
 
 
@@ -111,12 +117,12 @@ def cost(journal: Journal) -> dict[str, float]:
 
     Other records of the same journal, such as final trainings, have their own figures.
     """
-    found = [x for key, x in journal.records.items() if key.startswith("[")]
+    found = [record for key, record in journal.records.items() if key.startswith("[")]
     return {
-        "trainings": sum(each["steps"] == each["trained"] for each in found),
-        "train_steps": sum(each["trained"] for each in found),
-        "flops": sum(each["flops"] for each in found),
-        "seconds": sum(each["seconds"] for each in found),
+        "trainings": sum(record["steps"] == record["trained"] for record in found),
+        "train_steps": sum(record["trained"] for record in found),
+        "flops": sum(record["flops"] for record in found),
+        "seconds": sum(record["seconds"] for record in found),
     }
 
 
@@ -130,9 +136,29 @@ def summary(numbers: Sequence[float]) -> dict[str, Any]:
     return {"values": list(numbers), "mean": statistics.fmean(numbers), "std": spread}
 
 
-def _key(one: Candidate, fold: int, until: int) -> str:
-    return json.dumps([list(one.trained), list(one.fresh), fold, until])
+def about(setup: Setup, section: str) -> dict[str, Any]:
+    """What every result says of its run: task, network, metric, where it was taken.
+
+    Args:
+      setup: of the run.
+      section: of the config, whose keys are the result's `options`.
+    """
+    count = setup.settings["trials"]["folds"]
+    return {
+        "task": setup.task.name,
+        "backbone": setup.backbone.name,
+        "metric": setup.task.metric_name,
+        "split": f"{count} folds of train and validation" if count else "validation",
+        "examples": {
+            "train": len(setup.train.labels),
+            "validation": len(setup.validation.labels),
+        },
+        "base_fingerprint": delta.fingerprint(setup.base._asdict()),
+        "config": setup.settings,
+        "options": setup.settings[section],
+        "versions": results.versions(),
+    }
 
 
-def _name(one: Set) -> str:
-    return " + ".join(one) or "head"
+def _key(candidate: Candidate, fold: int, until: int) -> str:
+    return json.dumps([list(candidate.trained), list(candidate.fresh), fold, until])

@@ -1,8 +1,8 @@
 """Final trainings: on all training data, repeated, and the test split read once.
 
-What the search selected stands beside what it must be compared with, all trained by
-the same steps on the training and validation examples together, each at the learning
-rate that the validation split chose for it.
+What the search selected is trained again with the baselines it must be compared with,
+all by the same steps on the training and validation examples together, each at the
+learning rate that the validation split prefers for it.
 """
 
 import json
@@ -18,6 +18,7 @@ from subtune_jax.core.contracts import HEAD
 from subtune_jax.core.method import Selection
 from subtune_jax.data import dataset
 from subtune_jax.optim import optimizer, partition
+from subtune_jax.optim.optimizer import Optimizer
 from subtune_jax.selection import masks
 from subtune_jax.subtuning import (
     activation_cache,
@@ -26,194 +27,203 @@ from subtune_jax.subtuning import (
     journal,
     trials,
 )
-from subtune_jax.subtuning.activation_cache import Trunk
-from subtune_jax.subtuning.baselines import BaselineOptions, Final
+from subtune_jax.subtuning.activation_cache import ActivationCache
+from subtune_jax.subtuning.baselines import Baseline, BaselineOptions
+from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
 from subtune_jax.subtuning.journal import Journal
-from subtune_jax.subtuning.trial_state import Candidate
-from subtune_jax.subtuning.trials import Trials
+from subtune_jax.subtuning.trials import Testbed
 from subtune_jax.training import assembly, loop, setup
 from subtune_jax.training.settings import Settings
 
 
 def run(
-    tried: Trials,
+    testbed: Testbed,
     record: Journal,
-    wanted: Sequence[Final],
+    baselines: Sequence[Baseline],
     options: BaselineOptions,
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """A row of the test metric for each of `wanted`; see `search.json`.
+    """A row of the test metric for each of `baselines`; see `search.json`.
 
     All trainings come first; then the test split is read, for all of them together.
     """
-    pool = np.arange(len(tried.course.trunk.images.labels))
-    begin, first = tried.made.settings["seed"], len(tried.folds)
-    seeds = range(begin, begin + options.repeats)
+    pool = np.arange(len(testbed.trainer.cache.examples.labels))
+    first_seed, first = testbed.setup.settings["seed"], len(testbed.folds)
+    seeds = range(first_seed, first_seed + options.repeats)
     folds = [Fold(first + n, seed, pool, pool[:0]) for n, seed in enumerate(seeds)]
-    chosen = {rate: _optimizer(tried, rate) for rate in options.rates}
+    optimizers = {rate: _optimizer(testbed, rate) for rate in options.rates}
     trained: dict[str, _Trained] = {}
     rates: dict[str, float] = {}
-    for one in wanted:
-        rates[one.name] = _best_rate(tried, record, one, chosen)
+    for baseline in baselines:
+        rate = _best_rate(testbed, record, baseline, optimizers)
+        rates[baseline.name] = rate
         for fold in folds:
-            key = _key(one, fold, rates[one.name])
+            key = _key(baseline, fold, rate)
             if key not in record.records:
-                trained[key] = _train(tried, one, fold, rates[one.name], chosen)
-                say(f"{one.name}: trained on all, seed {fold.seed}")
+                trained[key] = _train(testbed, baseline, fold, rate, optimizers)
+                say(f"{baseline.name}: trained on all, seed {fold.seed}")
     if trained:
-        _evaluate(tried, record, trained, folder)
-    return [_row(tried, record, one, folds, rates[one.name]) for one in wanted]
+        _test(testbed, record, trained, folder)
+    return [_row(testbed, record, b, folds, rates[b.name]) for b in baselines]
 
 
 class _Trained(NamedTuple):
     """A network that waits to be tested, and what its training took.
 
     Attributes:
-      logits: (trunk, places among its examples) -> logits.
+      logits: (cache, places among its examples) -> logits.
     """
 
-    logits: Callable[[Trunk, np.ndarray], np.ndarray]
+    logits: Callable[[ActivationCache, np.ndarray], np.ndarray]
     steps: int
     flops: float
     seconds: float
 
+    def record(self, value: float) -> dict[str, Any]:
+        """For the journal, with the metric."""
+        return {
+            "value": float(value),
+            "steps": self.steps,
+            "trained": self.steps,
+            "flops": self.flops,
+            "seconds": self.seconds,
+        }
 
-def _optimizer(tried: Trials, rate: float, rgn_steps: int = 0) -> optimizer.Optimizer:
+
+def _optimizer(testbed: Testbed, rate: float, rgn_steps: int = 0) -> Optimizer:
     """The setup's optimiser at `rate` times its learning rate."""
-    given: Settings = tried.made.settings["optimizer"]
-    changed: Settings = {**given, "rgn_steps": rgn_steps}
-    changed["learning_rate"] = rate * given["learning_rate"]
-    return optimizer.make(**changed)
+    settings: Settings = {**testbed.setup.settings["optimizer"], "rgn_steps": rgn_steps}
+    settings["learning_rate"] *= rate
+    return optimizer.make(**settings)
 
 
 def _best_rate(
-    tried: Trials,
+    testbed: Testbed,
     record: Journal,
-    one: Final,
-    chosen: Mapping[float, optimizer.Optimizer],
+    baseline: Baseline,
+    optimizers: Mapping[float, Optimizer],
 ) -> float:
     """The factor whose training on the first fold has the best held-out metric."""
-    if len(chosen) == 1:
-        return next(iter(chosen))
-    fold, made = tried.folds[0], tried.made
-    labels = tried.course.trunk.images.labels[fold.held]
-    found = {}
-    for rate in chosen:
-        key = _key(one, fold, rate)
+    if len(optimizers) == 1:
+        return next(iter(optimizers))
+    fold, cache = testbed.folds[0], testbed.trainer.cache
+    labels, values = cache.examples.labels[fold.held], {}
+    for rate in optimizers:
+        key = _key(baseline, fold, rate)
         if key not in record.records:
-            done = _train(tried, one, fold, rate, chosen)
-            logits = done.logits(tried.course.trunk, fold.held)
-            journal.write(record, key, _told(done, made.task.metric(logits, labels)))
-        found[rate] = record.records[key]["value"]
-    return max(found, key=lambda rate: found[rate])
+            trained = _train(testbed, baseline, fold, rate, optimizers)
+            logits = trained.logits(cache, fold.held)
+            value = testbed.setup.task.metric(logits, labels)
+            journal.write(record, key, trained.record(value))
+        values[rate] = record.records[key]["value"]
+    return max(values, key=lambda rate: values[rate])
 
 
 def _train(
-    tried: Trials, one: Final, fold: Fold, rate: float, chosen: Mapping[float, Any]
+    testbed: Testbed,
+    baseline: Baseline,
+    fold: Fold,
+    rate: float,
+    optimizers: Mapping[float, Optimizer],
 ) -> _Trained:
-    if one.relative:
-        return _train_relative(tried, one, fold, rate)
-    begin, before = time.perf_counter(), trials.spent(tried)
-    course = tried.course._replace(optimizer=chosen[rate])
-    if not one.probed:
-        plain = tried.made.optimizer._replace(probe_steps=0)
-        made = tried.made._replace(optimizer=plain)
-        course = course._replace(made=made, heads={})
-    state, last = None, one.stages[-1]
-    for stage in one.stages:
-        state = block_trainer.begin(course, stage, fold, state)
-        state = block_trainer.advance(course, stage, fold, state, course.train_steps)
+    if baseline.relative:
+        return _train_relative(testbed, baseline, fold, rate)
+    begin, before = time.perf_counter(), trials.spent(testbed)
+    trainer = testbed.trainer._replace(optimizer=optimizers[rate])
+    if not baseline.probed:
+        plain = trainer.setup.optimizer._replace(probe_steps=0)
+        unprobed = trainer.setup._replace(optimizer=plain)
+        trainer = trainer._replace(setup=unprobed, heads={})
+    state, last, steps = None, baseline.stages[-1], trainer.train_steps
+    for stage in baseline.stages:
+        state = block_trainer.begin(trainer, stage, fold, state)
+        state = block_trainer.advance(trainer, stage, fold, state, steps)
     if state is None:
-        raise ValueError(f"final row {one.name!r} has no stages; it needs one")
-    flops, seconds = trials.spent(tried) - before, time.perf_counter() - begin
+        raise ValueError(f"baseline {baseline.name!r} has no stages; it needs one")
+    flops, seconds = trials.spent(testbed) - before, time.perf_counter() - begin
     ended = state._replace(moments={})  # as large as all that is trained, twice
 
-    def logits(below: Trunk, where: np.ndarray) -> np.ndarray:
-        there = course._replace(trunk=below)
+    def logits(cache: ActivationCache, where: np.ndarray) -> np.ndarray:
+        there = trainer._replace(cache=cache)
         return block_trainer.logits(there, last, fold, ended, where)
 
-    return _Trained(logits, course.train_steps * len(one.stages), flops, seconds)
+    return _Trained(logits, steps * len(baseline.stages), flops, seconds)
 
 
-def _train_relative(tried: Trials, one: Final, fold: Fold, rate: float) -> _Trained:
-    """By the steps of `train`: a rule that looks at all arrays has no pieces."""
-    begin, course, made = time.perf_counter(), tried.course, tried.made
-    size, count = made.settings["batch_size"], len(fold.train)
-    chosen = _optimizer(tried, rate, rgn_steps=max(1, count // size))
-    head = block_trainer.begin(course, Candidate(), fold).values[HEAD]
+def _train_relative(
+    testbed: Testbed, baseline: Baseline, fold: Fold, rate: float
+) -> _Trained:
+    """By the steps of `train`: a rule that looks at all arrays has no block updates."""
+    begin, trainer = time.perf_counter(), testbed.trainer
+    settings, steps = testbed.setup.settings, trainer.train_steps
+    epoch_steps = len(fold.train) // settings["batch_size"]
+    relative = _optimizer(testbed, rate, rgn_steps=max(1, epoch_steps))
+    head = block_trainer.begin(trainer, Candidate(), fold).values[HEAD]
     values = {f"{HEAD}/{path}": np.asarray(leaf) for path, leaf in head.items()}
-    own = made._replace(
-        train=_part(course.trunk.images, fold.train),
-        settings={**made.settings, "seed": fold.seed},
+    own = testbed.setup._replace(
+        train=_part(trainer.cache.examples, fold.train),
+        settings={**settings, "seed": fold.seed},
     )
-    chosen_mask = masks.fill(
-        made.variables.params, dict.fromkeys(one.stages[0].trained, np.True_)
-    )
-    plan = partition.make(made.variables, made.backbone.blocks, Selection(chosen_mask))
-    ready = assembly.assemble(own, plan, chosen, course.train_steps, values=values)
-    steps = course.train_steps
-    state, _ = loop.fit(ready.trainer, ready.state, 0, steps, lambda done, m: None)
+    trained = dict.fromkeys(baseline.stages[0].trained, np.True_)
+    selection = Selection(masks.fill(own.variables.params, trained))
+    plan = partition.make(own.variables, own.backbone.blocks, selection)
+    run = assembly.assemble(own, plan, relative, steps, values=values)
+    state, _ = loop.fit(run.trainer, run.state, 0, steps, lambda done, metrics: None)
 
-    def logits(below: Trunk, where: np.ndarray) -> np.ndarray:
-        return assembly.logits(ready, state, _part(below.images, where))
+    def logits(cache: ActivationCache, where: np.ndarray) -> np.ndarray:
+        return assembly.logits(run, state, _part(cache.examples, where))
 
     seconds = time.perf_counter() - begin
-    return _Trained(logits, steps, ready.trainer.flops * steps, seconds)
+    return _Trained(logits, steps, run.trainer.flops * steps, seconds)
 
 
-def _part(images: dataset.Examples, where: np.ndarray) -> dataset.Examples:
+def _part(examples: dataset.Examples, where: np.ndarray) -> dataset.Examples:
     """The examples `where`, in memory."""
-    return dataset.resident(images.read(where), images.labels[where])
+    return dataset.resident(examples.read(where), examples.labels[where])
 
 
-def _evaluate(
-    tried: Trials, record: Journal, trained: Mapping[str, _Trained], folder: Path
+def _test(
+    testbed: Testbed, record: Journal, trained: Mapping[str, _Trained], folder: Path
 ) -> None:
     """Reads the test split and writes the metric of every network."""
-    made, old = tried.made, tried.course.trunk
-    test = setup.examples(made.backbone, made.task.test)
-    below = activation_cache.make(
-        old.pieces, old.base, test, old.rows, old.bounds, folder
+    task, old = testbed.setup.task, testbed.trainer.cache
+    test = setup.examples(testbed.setup.backbone, task.test)
+    cache = activation_cache.make(
+        old.programs, old.base, test, old.rows, old.bounds, folder
     )
     everything = np.arange(len(test.labels))
-    for key, done in trained.items():
-        logits = done.logits(below, everything)
-        journal.write(record, key, _told(done, made.task.metric(logits, test.labels)))
-
-
-def _told(done: _Trained, value: float) -> dict[str, Any]:
-    steps = {"steps": done.steps, "trained": done.steps}
-    return {
-        "value": float(value),
-        **steps,
-        "flops": done.flops,
-        "seconds": done.seconds,
-    }
+    for key, network in trained.items():
+        value = task.metric(network.logits(cache, everything), test.labels)
+        journal.write(record, key, network.record(value))
 
 
 def _row(
-    tried: Trials, record: Journal, one: Final, folds: Sequence[Fold], rate: float
+    testbed: Testbed,
+    record: Journal,
+    baseline: Baseline,
+    folds: Sequence[Fold],
+    rate: float,
 ) -> dict[str, Any]:
     """Name, blocks, metrics on test, and what one training took on average."""
-    found = [record.records[_key(one, fold, rate)] for fold in folds]
-    moved = {path for stage in one.stages for path in stage.trained}
+    of_folds = [record.records[_key(baseline, fold, rate)] for fold in folds]
+    moved = {path for stage in baseline.stages for path in stage.trained}
     owners = {path.split("/")[0] for path in moved}
-    settings = tried.made.settings["optimizer"]
+    settings = testbed.setup.settings["optimizer"]
     return {
-        "name": one.name,
-        "blocks": [b for b in tried.made.backbone.blocks if b in owners],
-        **evaluator.summary([each["value"] for each in found]),
-        "trainable": trials.trainable(tried, Candidate(tuple(moved))),
+        "name": baseline.name,
+        "blocks": [b for b in testbed.setup.backbone.blocks if b in owners],
+        **evaluator.summary([each["value"] for each in of_folds]),
+        "trainable": trials.trainable(testbed, Candidate(tuple(moved))),
         "learning_rate": rate * settings["learning_rate"],
-        "train_steps": found[0]["steps"],
-        "flops": statistics.fmean(each["flops"] for each in found),
-        "seconds": statistics.fmean(each["seconds"] for each in found),
+        "train_steps": of_folds[0]["steps"],
+        "flops": statistics.fmean(each["flops"] for each in of_folds),
+        "seconds": statistics.fmean(each["seconds"] for each in of_folds),
     }
 
 
-def _key(one: Final, fold: Fold, rate: float) -> str:
-    stages = json.dumps([stage.trained for stage in one.stages])
-    how = f"{one.probed} {one.relative}"
+def _key(baseline: Baseline, fold: Fold, rate: float) -> str:
+    stages = json.dumps([stage.trained for stage in baseline.stages])
+    how = f"{baseline.probed} {baseline.relative}"
     return f"{evaluator.FINAL}{fold.number} {fold.seed} {rate} {how}: {stages}"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from subtune_jax.core.registry import check_choice
-from subtune_jax.subtuning.candidates import changes
+from subtune_jax.subtuning import candidates
+from subtune_jax.subtuning.candidates import Set
 
-Set = tuple[str, ...]  # items in the order of the network
 Values = Callable[[Sequence[Set]], Mapping[Set, float]]
 Cost = Callable[[Set], Mapping[str, float]]
 DIRECTIONS = ("forward", "backward", "both", "contiguous")
@@ -24,7 +24,7 @@ RULES = ("paper", "released")
 PER = ("nothing", "parameters", "flops")
 
 
-class SearchOptions(NamedTuple):
+class GreedyOptions(NamedTuple):
     """How to search; see `make`."""
 
     direction: str
@@ -38,7 +38,7 @@ class SearchOptions(NamedTuple):
     among: str
 
 
-class Outcome(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search did.
 
     Attributes:
@@ -67,7 +67,7 @@ def make(
     per: str = "nothing",
     granularity: str = "blocks",
     among: str = ".*",
-) -> SearchOptions:
+) -> GreedyOptions:
     """Options of a search.
 
     Args:
@@ -89,15 +89,15 @@ def make(
     Raises:
       ValueError: an unknown name or a number out of its range.
     """
-    check_choice("search.direction", direction, DIRECTIONS)
-    check_choice("search.rule", rule, RULES)
-    check_choice("search.per", per, PER)
-    check_choice("search.granularity", granularity, ("blocks", "arrays"))
+    check_choice("greedy.direction", direction, DIRECTIONS)
+    check_choice("greedy.rule", rule, RULES)
+    check_choice("greedy.per", per, PER)
+    check_choice("greedy.granularity", granularity, ("blocks", "arrays"))
     limits = {"max_items": max_items, "max_parameters": max_parameters}
     for name, value in {**limits, "max_flops": max_flops, "epsilon": epsilon}.items():
         if not value >= 0:
-            raise ValueError(f"search.{name}={value}; it must be 0 or more")
-    return SearchOptions(
+            raise ValueError(f"greedy.{name}={value}; it must be 0 or more")
+    return GreedyOptions(
         direction, rule, epsilon, max_items, max_parameters, max_flops, per,
         granularity, among,
     )  # fmt: skip
@@ -106,9 +106,9 @@ def make(
 def search(
     items: Sequence[str],
     values: Values,
-    options: SearchOptions,
+    options: GreedyOptions,
     cost: Cost = lambda _: {},
-) -> Outcome:
+) -> SearchResult:
     """Adds (or removes) one item a round, the best one, until the rule says stop.
 
     Ties go to the earlier item, or to the shorter and then the earlier run. Backward,
@@ -127,29 +127,29 @@ def search(
     """
     check(options, cost)
     options, start, value = _start(tuple(items), values, options, cost)
-    outcome = Outcome(start, value, [], start, value, "")
-    while not outcome.stop:
-        outcome = _round(outcome, tuple(items), values, options, cost)
-    return outcome
+    result = SearchResult(start, value, [], start, value, "")
+    while not result.stop:
+        result = _round(result, tuple(items), values, options, cost)
+    return result
 
 
-def check(options: SearchOptions, cost: Cost) -> None:
+def check(options: GreedyOptions, cost: Cost) -> None:
     """Refuses, by ValueError, a limit that the head alone is above."""
     if not fits((), options, cost):
-        given = f"search.max_flops={options.max_flops:g}"
-        raise ValueError(f"{given}; the head alone takes {cost(())['flops']:g}")
+        limit = f"greedy.max_flops={options.max_flops:g}"
+        raise ValueError(f"{limit}; the head alone takes {cost(())['flops']:g}")
 
 
-def fits(chosen: Set, options: SearchOptions, cost: Cost) -> bool:
+def fits(names: Set, options: GreedyOptions, cost: Cost) -> bool:
     """Is the set within all limits?"""
-    few = not options.max_items or len(chosen) <= options.max_items
+    few = not options.max_items or len(names) <= options.max_items
     limits = {"parameters": options.max_parameters, "flops": options.max_flops}
-    return few and all(cost(chosen)[by] <= limits[by] for by in limits if limits[by])
+    return few and all(cost(names)[by] <= limits[by] for by in limits if limits[by])
 
 
 def _start(
-    items: Set, values: Values, options: SearchOptions, cost: Cost
-) -> tuple[SearchOptions, Set, float]:
+    items: Set, values: Values, options: GreedyOptions, cost: Cost
+) -> tuple[GreedyOptions, Set, float]:
     """The options with one direction, the set to start from and its value."""
     way = options.direction
     ends: dict[str, Set] = {way: items if way == "backward" else ()}
@@ -157,56 +157,57 @@ def _start(
         ends = {"forward": ()}
         if items and fits(items, options, cost):
             ends["backward"] = items
-    found = values([*ends.values()])
-    best = max(ends, key=lambda way: round(found.get(ends[way], -math.inf), 9))
-    return options._replace(direction=best), ends[best], found[ends[best]]
+    known = values([*ends.values()])
+    best = max(ends, key=lambda way: round(known.get(ends[way], -math.inf), 9))
+    return options._replace(direction=best), ends[best], known[ends[best]]
 
 
 def _round(
-    outcome: Outcome, items: Set, values: Values, options: SearchOptions, cost: Cost
-) -> Outcome:
-    """The outcome after one more round, or with the reason why there is none."""
-    current, _ = _last(outcome)
-    sets = changes(items, current, options.direction)
+    result: SearchResult, items: Set, values: Values, options: GreedyOptions, cost: Cost
+) -> SearchResult:
+    """The result after one more round, or with the reason why there is none."""
+    rounds = result.rounds
+    current = rounds[-1]["chosen"] if rounds else result.start
+    sets = candidates.changes(items, current, options.direction)
     if options.direction != "backward":
-        sets = [one for one in sets if fits(one, options, cost)]
+        sets = [names for names in sets if fits(names, options, cost)]
     if not sets:
-        return outcome._replace(stop=_ended(current, items, options.direction))
+        return result._replace(stop=_ended(current, items, options.direction))
     known = values(sets)
-    found = {one: known[one] for one in sets if one in known}
-    chosen = _best(found, outcome, options, cost)
-    value, over = found[chosen], not fits(current, options, cost)
-    kept = over or _keeps(options, outcome.value, value)
-    row = {"candidates": found, "chosen": chosen, "value": value, "kept": kept}
-    outcome = outcome._replace(rounds=[*outcome.rounds, row])
+    valued = {names: known[names] for names in sets if names in known}
+    best = _best(valued, current, result, options, cost)
+    value, over = valued[best], not fits(current, options, cost)
+    kept = over or _keeps(options, result.value, value)
+    row = {"candidates": valued, "chosen": best, "value": value, "kept": kept}
+    result = result._replace(rounds=[*rounds, row])
     if not kept:
-        return outcome._replace(stop=_refusal(options, outcome.value, value))
-    if over or options.rule == "paper" or _gain(value, outcome.value) > 0:
-        outcome = outcome._replace(selected=chosen, value=value)
-    return outcome
-
-
-def _last(outcome: Outcome) -> tuple[Set, float]:
-    """The set that the next round changes, and its value."""
-    rows = outcome.rounds or [{"chosen": outcome.start, "value": outcome.start_value}]
-    return rows[-1]["chosen"], rows[-1]["value"]
+        return result._replace(stop=_refusal(options, result.value, value))
+    if over or options.rule == "paper" or _gain(value, result.value) > 0:
+        result = result._replace(selected=best, value=value)
+    return result
 
 
 def _best(
-    found: Mapping[Set, float], outcome: Outcome, options: SearchOptions, cost: Cost
+    valued: Mapping[Set, float],
+    current: Set,
+    result: SearchResult,
+    options: GreedyOptions,
+    cost: Cost,
 ) -> Set:
-    current, level = _last(outcome)
+    """The best change of the set `current`, those that the rule keeps first."""
+    rounds = result.rounds
+    level = rounds[-1]["value"] if rounds else result.start_value
 
-    def worth(chosen: Set) -> tuple[bool, float]:
-        keeps = _keeps(options, outcome.value, found[chosen])
-        gain = _gain(found[chosen], level)
+    def worth(names: Set) -> tuple[bool, float]:
+        keeps = _keeps(options, result.value, valued[names])
+        gain = _gain(valued[names], level)
         # A loss is not made better by being spread over a high cost.
         if options.per == "nothing" or gain <= 0:
             return keeps, gain
-        more = cost(chosen)[options.per] - cost(current)[options.per]
+        more = cost(names)[options.per] - cost(current)[options.per]
         return keeps, gain / max(more, 1.0)  # going backward it is never more
 
-    return max(found, key=worth)
+    return max(valued, key=worth)
 
 
 def _gain(value: float, reference: float) -> float:
@@ -214,7 +215,7 @@ def _gain(value: float, reference: float) -> float:
     return round(value - reference, 9)
 
 
-def _keeps(options: SearchOptions, reference: float, value: float) -> bool:
+def _keeps(options: GreedyOptions, reference: float, value: float) -> bool:
     """Does the rule go on? `reference` is the last value, or the best one seen."""
     gain = _gain(value, reference)
     if options.rule == "released":
@@ -232,7 +233,7 @@ def _ended(current: Set, items: Set, direction: str) -> str:
     return "no further set is within the limits" if short else "everything was added"
 
 
-def _refusal(options: SearchOptions, reference: float, value: float) -> str:
+def _refusal(options: GreedyOptions, reference: float, value: float) -> str:
     what = "best seen" if options.rule == "released" else "last"
     change = f"{value - reference:+.4f} on the {what} {reference:.4f}"
     return f"rule {options.rule!r}, epsilon {options.epsilon:g}: {change}"

@@ -31,14 +31,14 @@ def best(
     1 / `factor` of them (at least one) go on; ties go to the earlier item. There are
     as many rounds as it takes to leave one, or fewer where the first would have less
     than `least` steps. The last ends at `steps`, and each has `factor` times the steps
-    of the one before, rounded down. A `factor` of 0 trains all to the end.
+    of the one before, rounded down.
 
     Args:
       items: to choose among.
       value: (item, steps) -> value after so many steps; higher is better. Called with
         rising steps.
       steps: of a whole training.
-      factor: 2 or more, or 0.
+      factor: 2 or more.
       least: steps of the first round, 1 or more; what comes out of the first few says
         nothing yet, least of all while the learning rate warms up.
 
@@ -46,14 +46,14 @@ def best(
     {'a': Reached(steps=3, value=1), 'b': Reached(steps=9, value=2), 'c': ...}
     """
     reached: dict[Item, Reached] = {}
-    rounds = _cuts(len(items), steps // max(least, 1), factor) if factor else 0
+    rounds = _cuts(len(items), steps // max(least, 1), factor)
     left = list(items)
     for number in reversed(range(rounds + 1)):
-        until = steps // max(factor, 1) ** number
+        until = steps // factor**number
         for item in left:
             reached[item] = Reached(until, value(item, until))
         ranked = sorted(left, key=lambda item: -reached[item].value)
-        survivors = ranked[: math.ceil(len(left) / factor)] if factor else ranked
+        survivors = ranked[: math.ceil(len(left) / factor)]
         left = [item for item in left if item in survivors]
     return reached
 

@@ -15,13 +15,18 @@ import jax
 import numpy as np
 
 from subtune_jax.core import trees
+<<<<<<< HEAD
 from subtune_jax.data import dataset
+=======
+from subtune_jax.data import dataset, inputs
+>>>>>>> h6
 from subtune_jax.data.dataset import Examples
-from subtune_jax.subtuning import activation_cache, block_programs, block_trainer, folds
+from subtune_jax.subtuning import activation_cache, block_trainer, folds
+from subtune_jax.subtuning.block_programs import Programs
+from subtune_jax.subtuning.block_trainer import BlockTrainer, TrialState
+from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
-from subtune_jax.subtuning.trial_state import Candidate, Course, State
-from subtune_jax.training import setup
-from subtune_jax.training.setup import Setup
+from subtune_jax.training.setup import DTYPES, Setup, batch_rows
 
 GIB = 1 << 30
 
@@ -58,37 +63,39 @@ def make(
         to its end.
       least_steps: before a candidate may be dropped by halving: below ten or so, and
         while the rate warms up, values say little.
-      memory_gib: bound on what the activations of the trunk take in memory, in GiB.
-      disk_gib: bound on what they take on disk beyond that.
+      memory_gib: bound on what the activation cache takes in memory, in GiB.
+      disk_gib: bound on what it takes on disk beyond that.
 
     Raises:
       ValueError: a number is out of its range.
     """
     for name, value in (("folds", folds), ("halving", halving)):
         if value < 0 or value == 1:
-            raise ValueError(f"trials {name}={value}; it must be 0, or 2 or more")
+            raise ValueError(f"trials.{name}={value}; it must be 0, or 2 or more")
     if seeds < 1:
-        raise ValueError(f"trials seeds={seeds}; it must be 1 or more")
+        raise ValueError(f"trials.seeds={seeds}; it must be 1 or more")
     if not (memory_gib >= 0 and disk_gib >= 0):
-        given = f"memory_gib={memory_gib}, disk_gib={disk_gib}"
-        raise ValueError(f"trials {given}; they must be 0 or more")
+        bounds = f"trials.memory_gib={memory_gib}, trials.disk_gib={disk_gib}"
+        raise ValueError(f"{bounds}; they must be 0 or more")
     return TrialOptions(folds, seeds, halving, least_steps, memory_gib, disk_gib)
 
 
-class Trials(NamedTuple):
-    """A setup that candidates are tried on.
+class Testbed(NamedTuple):
+    """What candidates are tried on.
 
     Attributes:
-      made: the setup.
-      course: how a trial is trained: network, data, optimiser.
+      setup: task, network, base.
+      trainer: how a trial is trained.
+      sizes: path -> elements, of the leaves of the base.
       folds: what each candidate is trained and valued on.
       states: of trials that were stopped on the way: (candidate, fold) -> state.
     """
 
-    made: Setup
-    course: Course
+    setup: Setup
+    trainer: BlockTrainer
+    sizes: dict[str, int]
     folds: tuple[Fold, ...]
-    states: dict[tuple[Candidate, int], State]
+    states: dict[tuple[Candidate, int], TrialState]
 
 
 class Value(NamedTuple):
@@ -113,123 +120,110 @@ class Value(NamedTuple):
     seconds: float
 
 
-def open_trials(
-    made: Setup, options: TrialOptions, parent: Path | None = None
-) -> Trials:
-    """Trials on the examples of `made`; large activations go below `parent`.
+def prepare(setup: Setup, options: TrialOptions, parent: Path | None = None) -> Testbed:
+    """Trials on the examples of `setup`; large activations go below `parent`.
 
     Raises:
       ValueError: there are several processes, masks, dropout, fewer examples than folds
         or a batch, or an optimiser that trials do not follow (Auto-RGN, averaging).
     """
-    if jax.process_count() > 1:
-        given = f"{jax.process_count()} processes"
-        raise ValueError(f"trials run in one process; there are {given}")
-    if made.task.dense:
-        what = f"trials were given task {made.task.name}, which has masks"
-        raise ValueError(f"{what}; they need one label an image")
-    if made.backbone.drops:  # the trunk is not the same in every step
-        what = f"dropout in trials: backbone {made.backbone.name} drops units"
-        raise ValueError(f"{what}; make it without dropout")
-    if made.optimizer.rgn_steps or made.optimizer.ema:
-        given = f"rgn_steps={made.optimizer.rgn_steps}, ema={made.optimizer.ema}"
-        raise ValueError(f"trials were given optimizer {given}; both must be 0")
-    first = made.settings["seed"]
+    _check(setup)
+    first, size = setup.settings["seed"], setup.settings["batch_size"]
     seeds = list(range(first, first + options.seeds))
-    labels = made.train.labels, made.validation.labels
+    labels = setup.train.labels, setup.validation.labels
     cut = folds.cut(*labels, options.folds, seeds)
-    size, smallest = made.settings["batch_size"], min(len(f.train) for f in cut)
+    smallest = min(len(fold.train) for fold in cut)
     if size > smallest:
         raise ValueError(f"batch_size={size}; a fold has {smallest} training examples")
-    parts = block_programs.make(
-        made.backbone, made.task.loss, setup.dtype(made), made.devices
+    backbone, dtype = setup.backbone, DTYPES[setup.settings["dtype"]]
+    programs = Programs(
+        backbone, setup.task.loss, dtype, setup.devices, {}, {"flops": 0.0}
     )
-    params, stats = made.variables
-    base = {
-        b: block_programs.own(parts, params, stats, b) for b in made.backbone.blocks
-    }
+    base = block_trainer.on_devices(programs, *setup.variables, backbone.blocks)
     bounds = int(options.memory_gib * GIB), int(options.disk_gib * GIB)
-    rows = setup.batch_rows(made)
     if parent is not None:
         activation_cache.clear(parent)
-    below = activation_cache.make(parts, base, images(made), rows, bounds, parent)
-    steps = made.settings["train_steps"]
-    return Trials(made, Course(made, below, made.optimizer, steps, {}), cut, {})
+    cache = activation_cache.make(
+        programs, base, examples(setup), batch_rows(setup), bounds, parent
+    )
+    steps = setup.settings["train_steps"]
+    trainer = BlockTrainer(setup, cache, setup.optimizer, steps, {})
+    sizes = {p: int(np.size(x)) for p, x in trees.flatten(setup.base.params).items()}
+    return Testbed(setup, trainer, sizes, cut, {})
 
 
-def images(made: Setup) -> Examples:
+def examples(setup: Setup) -> Examples:
     """The training examples, then those of validation, as trials read them."""
-    return activation_cache.cut(join(made.train, made.validation))
+    return activation_cache.cut(dataset.join(setup.train, setup.validation))
 
 
-def join(a: Examples, b: Examples) -> Examples:
-    """The examples of `a`, then those of `b`."""
-    count = len(a.labels)
-
-    def read(where: np.ndarray) -> np.ndarray:
-        where = np.asarray(where)
-        first, found = where < count, {}
-        for part, chosen, shift in ((a, first, 0), (b, ~first, count)):
-            if chosen.any():
-                found[id(part)] = chosen, part.read(where[chosen] - shift)
-        shape = next(iter(found.values()))[1]
-        out = np.empty((len(where), *shape.shape[1:]), shape.dtype)
-        for chosen, rows in found.values():
-            out[chosen] = rows
-        return out
-
-    lengths = None
-    if a.lengths is not None and b.lengths is not None:
-        lengths = np.concatenate([a.lengths, b.lengths])
-    return Examples(np.concatenate([a.labels, b.labels]), None, read, lengths)
+def blocks(setup: Setup) -> list[str]:
+    """The blocks below the head that have parameters."""
+    owners = {path.split("/")[0] for path in trees.flatten(setup.base.params)}
+    return [block for block in setup.backbone.blocks[:-1] if block in owners]
 
 
 def candidate(
-    trials: Trials, trained: Iterable[str], fresh: Iterable[str] = ()
+    testbed: Testbed, trained: Iterable[str], fresh: Iterable[str] = ()
 ) -> Candidate:
     """The candidate that trains all of some blocks, or some leaves, given by name.
 
     Args:
-      trials: of whose network.
+      testbed: of whose network.
       trained: blocks, or paths of leaves.
       fresh: blocks that start from random values.
     """
     names = set(trained)
-    flat = trees.flatten(trials.made.base.params)
-    chosen = [p for p in flat if p in names or p.split("/")[0] in names]
-    return Candidate(tuple(chosen), tuple(sorted(fresh)))
+    paths = [p for p in testbed.sizes if p in names or p.split("/")[0] in names]
+    return Candidate(tuple(paths), tuple(sorted(fresh)))
 
 
-def value(trials: Trials, one: Candidate, number: int, until: int) -> Value:
-    """Trains `one` on fold `number` up to step `until`, from where it was left.
+def value(testbed: Testbed, candidate: Candidate, number: int, until: int) -> Value:
+    """Trains a candidate on fold `number` up to step `until`, from where it was left.
 
     A trial that has not reached its last step is kept in memory for the next call.
     """
-    course, fold = trials.course, trials.folds[number]
-    begin, before = time.perf_counter(), spent(trials)
-    state = trials.states.pop((one, number), None)
+    trainer, fold, setup = testbed.trainer, testbed.folds[number], testbed.setup
+    begin, before = time.perf_counter(), spent(testbed)
+    state = testbed.states.pop((candidate, number), None)
     if state is None:
-        state = block_trainer.begin(course, one, fold)
-    trained, ahead = until - state.step, spent(trials)
-    state = block_trainer.advance(course, one, fold, state, until)
-    step_flops = (spent(trials) - ahead) / max(trained, 1)
-    if until < course.train_steps:
-        trials.states[one, number] = state
-    logits = block_trainer.logits(course, one, fold, state, fold.held)
-    labels, task = course.trunk.images.labels[fold.held], trials.made.task
+        state = block_trainer.begin(trainer, candidate, fold)
+    trained, untrained = until - state.step, spent(testbed)
+    state = block_trainer.advance(trainer, candidate, fold, state, until)
+    step_flops = (spent(testbed) - untrained) / max(trained, 1)
+    if until < trainer.train_steps:
+        testbed.states[candidate, number] = state
+    logits = block_trainer.logits(trainer, candidate, fold, state, fold.held)
+    labels, task = trainer.cache.examples.labels[fold.held], setup.task
     metric = float(task.metric(logits, labels))
     targets = dataset.target(labels, len(task.classes))
     loss = float(np.asarray(task.loss(logits, targets), np.float64).mean())
-    flops, seconds = spent(trials) - before, time.perf_counter() - begin
+    flops, seconds = spent(testbed) - before, time.perf_counter() - begin
     return Value(metric, loss, until, trained, step_flops, flops, seconds)
 
 
-def spent(trials: Trials) -> float:
+def spent(testbed: Testbed) -> float:
     """Floating-point operations so far, as XLA counts those of its programs."""
-    return trials.course.trunk.pieces.spent["flops"]
+    return testbed.trainer.cache.programs.spent["flops"]
 
 
-def trainable(trials: Trials, one: Candidate) -> int:
+def trainable(testbed: Testbed, candidate: Candidate) -> int:
     """How many elements of the base a candidate trains."""
-    flat = trees.flatten(trials.made.base.params)
-    return sum(int(np.size(flat[path])) for path in one.trained)
+    return sum(testbed.sizes[path] for path in candidate.trained)
+
+
+def _check(setup: Setup) -> None:
+    """Refuses what trials do not follow."""
+    task, backbone, optimizer = setup.task, setup.backbone, setup.optimizer
+    if jax.process_count() > 1:
+        there = f"{jax.process_count()} processes"
+        raise ValueError(f"trials run in one process; there are {there}")
+    if task.dense:
+        what = f"trials were given task {task.name}, which has masks"
+        raise ValueError(f"{what}; they need one label an image")
+    if backbone.drops:  # the trunk is not the same in every step
+        what = f"dropout in trials: backbone {backbone.name} drops units"
+        raise ValueError(f"{what}; make it without dropout")
+    if optimizer.rgn_steps or optimizer.ema:
+        rules = f"rgn_steps={optimizer.rgn_steps}, ema={optimizer.ema}"
+        raise ValueError(f"trials were given optimizer {rules}; both must be 0")

@@ -9,6 +9,7 @@ import pytest
 from subtune_jax.core import devices, losses, registry, trees
 from subtune_jax.optim import optimizer
 from subtune_jax.subtuning import block_optimizer, block_programs
+from subtune_jax.subtuning.block_programs import Programs
 
 VIT = {"name": "vit", "variant": (16, 3, 2, 8, False), "image_size": 16}
 CHOICES = {
@@ -20,35 +21,38 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_updates_by_block_are_those_of_the_whole_optimizer(choice):
+@pytest.fixture(scope="module")
+def network():
+    """A network, its parameters and empty block programs."""
     backbone = registry.load("backbones", VIT)
-    variables = backbone.init(jax.random.key(0), 3)
+    params = backbone.init(jax.random.key(0), 3).params
     where = devices.choose("shard_map", jax.devices()[:1])
-    parts = block_programs.make(backbone, losses.cross_entropy, jnp.float32, where)
-    chosen = optimizer.make(**CHOICES[choice])
-    trained = ("block01", "block02", "head")
-    values = {
-        b: {p: jnp.array(x) for p, x in trees.flatten(variables.params[b]).items()}
-        for b in trained
-    }
+    programs = Programs(
+        backbone, losses.cross_entropy, jnp.float32, where, {}, {"flops": 0.0}
+    )
+    return backbone, params, programs
+
+
+def leaves(params, block):
+    return {path: jnp.array(x) for path, x in trees.flatten(params[block]).items()}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_updates_by_block_are_those_of_the_whole_optimizer(choice, network):
+    backbone, params, programs = network
+    options = optimizer.make(**CHOICES[choice])
+    values = {b: leaves(params, b) for b in ("block01", "block02", "head")}
     whole = trees.flatten(values)
-    tx = chosen.transform(5, backbone.blocks)
-    state, rule = tx.init(whole), (chosen, 5)
-    moments = {
-        b: block_optimizer.begin(parts, rule, b, own) for b, own in values.items()
-    }
+    tx = options.transform(5, backbone.blocks)
+    state = tx.init(whole)
+    rule, moments = block_optimizer.begin(programs, options, 5, values)
     rng = np.random.default_rng(0)
     for _ in range(5):
         flat = {p: jnp.float32(rng.normal(size=x.shape)) for p, x in whole.items()}
         updates, state = tx.update(flat, state, whole)
         whole = optax.apply_updates(whole, updates)
         grads = {b: {p: flat[f"{b}/{p}"] for p in own} for b, own in values.items()}
-        scale = block_optimizer.clip(parts, grads, chosen.clip_norm)
-        for b in trained:
-            values[b], moments[b] = block_optimizer.update(
-                parts, rule, b, values[b], moments[b], grads[b], scale
-            )
+        values, moments = block_optimizer.update(programs, rule, values, moments, grads)
     for path, leaf in trees.flatten(values).items():
         np.testing.assert_allclose(leaf, whole[path], rtol=1e-5, atol=1e-7)
 
@@ -57,25 +61,14 @@ def test_updates_by_block_are_those_of_the_whole_optimizer(choice):
     ("choice", "shared"),
     [("adamw", True), ("decay of one block", False), ("rate by depth", False)],
 )
-def test_alike_blocks_share_an_update_where_they_are_treated_alike(choice, shared):
-    backbone = registry.load("backbones", VIT)
-    variables = backbone.init(jax.random.key(0), 3)
-    where = devices.choose("shard_map", jax.devices()[:1])
-    parts = block_programs.make(backbone, losses.cross_entropy, jnp.float32, where)
-    rule = (optimizer.make(**CHOICES[choice]), 5)
-    counts = []
+def test_alike_blocks_share_an_update_where_they_are_treated_alike(
+    choice, shared, network
+):
+    _, params, programs = network
+    options, counts = optimizer.make(**CHOICES[choice]), []
     for block in ("block01", "block02"):
-        own = trees.flatten(variables.params[block])
-        own = block_programs.replicate(parts, {p: jnp.array(x) for p, x in own.items()})
-        one = block_programs.replicate(parts, jnp.ones(()))
-        block_optimizer.update(
-            parts,
-            rule,
-            block,
-            own,
-            block_optimizer.begin(parts, rule, block, own),
-            own,
-            one,
-        )
-        counts.append(len(parts.programs))
+        values = block_programs.replicate(programs, {block: leaves(params, block)})
+        rule, moments = block_optimizer.begin(programs, options, 5, values)
+        block_optimizer.update(programs, rule, values, moments, values)
+        counts.append(len(programs.compiled))
     assert (counts[1] == counts[0]) is shared

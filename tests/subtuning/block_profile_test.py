@@ -13,7 +13,7 @@ from subtune_jax.backbones import bert
 from subtune_jax.commands import configs
 from subtune_jax.commands import profile as profile_command
 from subtune_jax.core import trees
-from subtune_jax.subtuning import block_profile, folds, journal, proxies, trials
+from subtune_jax.subtuning import block_profile, journal, proxies, trials
 from subtune_jax.training import evidence, setup, workdir
 
 CONFIG = """
@@ -41,7 +41,7 @@ def config(tmp_path_factory):
 
 def run(config, folder, *more):
     code = profile_command.main([f"--config={config}", f"--workdir={folder}", *more])
-    path = folder / "candidates.json"
+    path = folder / "profile.json"
     return code, json.loads(path.read_text()) if path.exists() else None
 
 
@@ -79,22 +79,22 @@ def test_a_profile_holds_what_the_contract_names(config, tmp_path):
     cost = content["cost"]
     assert (cost["trainings"], cost["train_steps"]) == (16, 16 * 9)
     assert cost["flops"] > 0 and cost["seconds"] > 0
-    assert (tmp_path / "candidates.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_killed_profile_repeats_no_finished_trial(config, tmp_path, monkeypatch):
     _, whole = run(config, tmp_path / "whole")
     calls, value = [], trials.value
 
-    def dies(tried, one, number, until):
-        calls.append(one)
+    def dies(testbed, candidate, number, until):
+        calls.append(candidate)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return value(tried, one, number, until)
+        return value(testbed, candidate, number, until)
 
     monkeypatch.setattr(trials, "value", dies)
     assert run(config, tmp_path / "killed")[0] == 1
-    assert not (tmp_path / "killed" / "candidates.json").exists()
+    assert not (tmp_path / "killed" / "profile.json").exists()
     done = journal.read(tmp_path / "killed").records
     assert len(done) == 2
     code, content = run(config, tmp_path / "killed")
@@ -173,24 +173,22 @@ def test_a_regression_of_texts_has_proxies_of_its_own_loss(tmp_path):
 
     loss = made.task.loss
     made = made._replace(task=made.task._replace(loss=noting))
-    tried = trials.open_trials(made, folds.make())
-    found = proxies.scores(
-        tried, block_profile.own_blocks(made), journal.read(tmp_path)
-    )
+    testbed = trials.prepare(made, trials.make())
+    found = proxies.scores(testbed, trials.blocks(made), journal.read(tmp_path))
     assert set(found["scores"]) == set(proxies.PROXIES)
     for scores in found["scores"].values():
         assert np.isfinite(list(scores.values())).all()
     assert any(found["scores"]["loss_drop"].values())
-    where = tried.folds[0].train[: len(targets[0])]
+    where = testbed.folds[0].train[: len(targets[0])]
     for each in targets:
         np.testing.assert_array_equal(each[:, 0], made.train.labels[where])
 
 
 def test_a_block_that_no_gradient_reaches_scores_zero(tmp_path):
     made = planted.made("hidden02")
-    tried = trials.open_trials(made, folds.make())
+    testbed = trials.prepare(made, trials.make())
     empty = journal.read(tmp_path)
-    found = proxies.scores(tried, block_profile.own_blocks(made), empty)["scores"]
+    found = proxies.scores(testbed, trials.blocks(made), empty)["scores"]
     for name in ("gradient_norm", "squared_gradient", "signal_to_noise", "loss_drop"):
         assert found[name]["hidden01"] == 0, name
         assert found[name]["hidden02"] != 0, name
@@ -198,10 +196,10 @@ def test_a_block_that_no_gradient_reaches_scores_zero(tmp_path):
 
 def test_gradients_of_proxies_are_those_of_the_whole_network():
     made = planted.made("hidden02")
-    tried = trials.open_trials(made, folds.make())
-    blocks, count = block_profile.own_blocks(made), 3
-    seen = proxies.look(tried, blocks, 0, count)
-    head = {path: leaf for path, leaf in tried.course.heads[0].items()}
+    testbed = trials.prepare(made, trials.make())
+    blocks, count = trials.blocks(made), 3
+    seen = proxies.evidence(testbed, blocks, 0, count)
+    head = {path: leaf for path, leaf in testbed.trainer.heads[0].items()}
     params = {**made.base.params, "head": head}
     total, squares = {}, {}
     for batch in evidence.make(made).batches(count):

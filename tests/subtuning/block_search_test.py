@@ -11,6 +11,7 @@ import planted
 import pytest
 
 from subtune_jax.commands import compare as compare_command
+from subtune_jax.commands import configs
 from subtune_jax.commands import search as search_command
 from subtune_jax.subtuning import (
     baselines,
@@ -48,7 +49,7 @@ def config(tmp_path_factory):
 
 def run(config, folder, *more):
     code = search_command.main([f"--config={config}", f"--workdir={folder}", *more])
-    path = folder / "greedy.json"
+    path = folder / "search.json"
     return code, json.loads(path.read_text()) if path.exists() else None
 
 
@@ -56,7 +57,7 @@ def run(config, folder, *more):
 def test_a_search_finds_exactly_the_block_that_can_help(block, tmp_path):
     given = {"epsilon": 0.05}
     last = {"rows": ("selected", "head", "full"), "repeats": 1}
-    made = planted.made(block, search=given, finals=last)
+    made = planted.made(block, greedy=given, baselines=last)
     with mock.patch.object(setup, "prepare", return_value=made):
         path = block_search.run(made.settings, tmp_path)
     content = json.loads(path.read_text())
@@ -68,7 +69,7 @@ def test_a_search_finds_exactly_the_block_that_can_help(block, tmp_path):
 
 def test_a_search_over_arrays_finds_the_array(tmp_path):
     given = {"epsilon": 0.05, "granularity": "arrays", "max_items": 1}
-    made = planted.made("hidden02", search=given, finals={"repeats": 0})
+    made = planted.made("hidden02", greedy=given, baselines={"repeats": 0})
     with mock.patch.object(setup, "prepare", return_value=made):
         content = json.loads(block_search.run(made.settings, tmp_path).read_text())
     assert content["selected"] == ["hidden02/dense/kernel"]
@@ -90,7 +91,7 @@ def test_a_search_holds_what_the_contract_names(config, tmp_path):
     names = [row["name"] for row in content["final"]["rows"]]
     assert names == ["selected", "head", "full"]
     assert all(len(row["values"]) == 2 for row in content["final"]["rows"])
-    assert (tmp_path / "greedy.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_best_contiguous_run_is_a_search_too(config, tmp_path):
@@ -112,7 +113,7 @@ def test_a_search_stays_within_its_limits(config, tmp_path):
 
 def test_the_test_split_is_read_after_every_training_and_once(tmp_path, monkeypatch):
     rows = baselines.ROWS
-    made = planted.made("hidden02", finals={"rows": rows, "repeats": 2})
+    made = planted.made("hidden02", baselines={"rows": rows, "repeats": 2})
     events, advance, plain = [], block_trainer.advance, made.task.test.read
     made = made._replace(
         task=made.task._replace(
@@ -133,12 +134,12 @@ def test_the_test_split_is_read_after_every_training_and_once(tmp_path, monkeypa
     assert "train" not in events[reads[0] :]
 
 
-def test_finals_train_what_their_names_say():
+def test_baselines_train_what_their_names_say():
     made = planted.made("hidden02")
-    tried = trials.open_trials(made, block_search.folds.make())
-    blocks = block_search.profile.own_blocks(made)
-    chosen = trials.candidate(tried, ["hidden02", "hidden03"])
-    found = {f.name: f for f in baselines.plan(tried, baselines.ROWS, chosen, blocks)}
+    testbed = trials.prepare(made, trials.make())
+    blocks = trials.blocks(made)
+    chosen = trials.candidate(testbed, ["hidden02", "hidden03"])
+    found = {f.name: f for f in baselines.plan(testbed, baselines.ROWS, chosen, blocks)}
 
     def owners(name):
         return [
@@ -159,22 +160,20 @@ def test_finals_train_what_their_names_say():
 
 def test_random_blocks_are_drawn_among_all_where_too_few_others_are_left():
     made = planted.made("hidden02")
-    tried = trials.open_trials(made, block_search.folds.make())
-    blocks = block_search.profile.own_blocks(made)
-    chosen = trials.candidate(tried, blocks)
-    (row,) = baselines.plan(tried, ["random_blocks"], chosen, blocks)
+    testbed = trials.prepare(made, trials.make())
+    blocks = trials.blocks(made)
+    chosen = trials.candidate(testbed, blocks)
+    (row,) = baselines.plan(testbed, ["random_blocks"], chosen, blocks)
     assert row.stages[0] == chosen
 
 
 def test_blocks_only_leaves_the_ends_of_a_network():
     given = {"name": "vit", "variant": (16, 2, 2, 8, False), "image_size": 16}
-    made = setup.prepare(
-        block_search.commands.settings_.complete({**planted.GIVEN, "backbone": given})
-    )
-    tried = trials.open_trials(made, block_search.folds.make())
-    blocks = block_search.profile.own_blocks(made)
+    made = setup.prepare(configs.complete({**planted.GIVEN, "backbone": given}))
+    testbed = trials.prepare(made, trials.make())
+    blocks = trials.blocks(made)
     (only, full) = baselines.plan(
-        tried, ("blocks_only", "full"), trials.candidate(tried, []), blocks
+        testbed, ("blocks_only", "full"), trials.candidate(testbed, []), blocks
     )
     inside = {path.split("/")[0] for path in only.stages[0].trained}
     assert inside == {"block01", "block02"}
@@ -184,7 +183,7 @@ def test_blocks_only_leaves_the_ends_of_a_network():
 
 def test_each_final_row_takes_the_rate_that_validation_prefers(tmp_path):
     last = {"rows": ("selected",), "repeats": 1, "rates": (1e-6, 1.0)}
-    made = planted.made("hidden02", search={"epsilon": 0.05}, finals=last)
+    made = planted.made("hidden02", greedy={"epsilon": 0.05}, baselines=last)
     with mock.patch.object(setup, "prepare", return_value=made):
         content = json.loads(block_search.run(made.settings, tmp_path).read_text())
     (row,) = content["final"]["rows"]
@@ -207,14 +206,14 @@ def test_a_search_killed_at_any_moment_repeats_no_finished_candidate(config, tmp
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert not (folder / "greedy.json").exists(), "killed too late to test anything"
+    assert not (folder / "search.json").exists(), "killed too late to test anything"
     before = journal.read(folder).records
     assert len(before) >= 4
     calls, value = [], trials.value
 
-    def counted(tried, one, number, until):
-        calls.append(one)
-        return value(tried, one, number, until)
+    def counted(testbed, candidate, number, until):
+        calls.append(candidate)
+        return value(testbed, candidate, number, until)
 
     with mock.patch.object(trials, "value", counted):
         code, content = run(config, folder)
@@ -269,7 +268,7 @@ def test_a_comparison_runs_the_grid_and_resumes(config, tmp_path, monkeypatch):
     folder = tmp_path / "all"
     command = [f"--config={path}", f"--workdir={folder}"]
     assert compare_command.main(command) == 0
-    content = json.loads((folder / "grid.json").read_text())
+    content = json.loads((folder / "compare.json").read_text())
     rows = {(r["task"], r["network"], r["method"]): r for r in content["rows"]}
     assert len(rows) == 2 * 2 * 4
     for (_, _, method), row in rows.items():
@@ -278,7 +277,7 @@ def test_a_comparison_runs_the_grid_and_resumes(config, tmp_path, monkeypatch):
     assert len(content["profiles"]) == 4
     counts = {row["train_examples"] for row in content["sizes"]}
     assert counts == {60, 90}
-    markdown = (folder / "grid.md").read_text()
+    markdown = (folder / "compare.md").read_text()
     assert markdown.count("### ") == 5
     assert "| snip |" in markdown
     assert (folder / "pareto.png").exists() and (folder / "sizes.png").exists()

@@ -1,4 +1,4 @@
-"""Promises of prices, against one trace of all that a step needs."""
+"""Promises of the cost model, against one trace of all that a step needs."""
 
 import functools
 import importlib
@@ -38,8 +38,8 @@ def leaves_of(made, one):
     return [path for path in flat if path in one or path.split("/")[0] in one]
 
 
-def pricer(made):
-    return cost_model.pricer(made, lambda one: leaves_of(made, one))
+def costs(made):
+    return cost_model.cost_function(made, lambda names: leaves_of(made, names))
 
 
 def inner(made):
@@ -80,60 +80,60 @@ def some_sets(made):
 
 
 def test_parameters_are_those_of_the_base_that_are_trained(made):
-    price, flat = pricer(made), trees.flatten(made.base.params)
+    cost, flat = costs(made), trees.flatten(made.base.params)
     for one in some_sets(made):
         count = 0
         for path in leaves_of(made, one):
             count += int(np.prod(flat[path].shape))
-        assert price(one)["parameters"] == count
+        assert cost(one)["parameters"] == count
     everything = sum(leaf.size for leaf in flat.values())
-    assert price(tuple(inner(made)))["parameters"] == everything
-    assert price(())["parameters"] == 0
+    assert cost(tuple(inner(made)))["parameters"] == everything
+    assert cost(())["parameters"] == 0
 
 
 def test_flops_are_those_of_the_whole_suffix_as_one_function(made):
-    price = pricer(made)
+    cost = costs(made)
     for one in some_sets(made):
-        assert price(one)["flops"] == slow_flops(made, one)
+        assert cost(one)["flops"] == slow_flops(made, one)
 
 
 def test_more_blocks_never_cost_less(made):
-    price = pricer(made)
+    cost = costs(made)
     for one in some_sets(made):
-        before = price(one)
+        before = cost(one)
         for block in inner(made):
-            after = price((*one, block))
+            after = cost((*one, block))
             assert after["flops"] >= before["flops"]
             assert after["parameters"] >= before["parameters"]
 
 
 def test_the_earliest_block_decides_what_the_trunk_saves(made):
-    price = pricer(made)
+    cost = costs(made)
     # An embedding that is looked up has no product, and so none to differentiate.
     paths = [path for path in trees.flatten(made.base.params) if "kernel" in path]
     blocks = [block for block in inner(made) if any(p.startswith(block) for p in paths)]
-    alone = [price((block,))["flops"] for block in blocks]
+    alone = [cost((block,))["flops"] for block in blocks]
     assert alone == sorted(alone, reverse=True)
     assert len(set(alone)) == len(alone)
-    assert price(())["flops"] < alone[-1]
+    assert cost(())["flops"] < alone[-1]
     for late in range(2, len(blocks)):
         # A later block adds its own weights to the step, whichever is the earliest.
         added = {
-            price((early, blocks[late]))["flops"] - price((early,))["flops"]
+            cost((early, blocks[late]))["flops"] - cost((early,))["flops"]
             for early in blocks[:late]
         }
         assert len(added) == 1 and min(added) > 0
 
 
 def test_the_order_in_which_a_set_is_named_is_of_no_account(made):
-    price, blocks = pricer(made), inner(made)
-    assert price(tuple(blocks)) == price(tuple(reversed(blocks)))
+    cost, blocks = costs(made), inner(made)
+    assert cost(tuple(blocks)) == cost(tuple(reversed(blocks)))
 
 
-def test_a_price_grows_with_the_batch(made):
-    price, one = pricer(made), tuple(inner(made))
+def test_a_cost_grows_with_the_batch(made):
+    cost, one = costs(made), tuple(inner(made))
     twice = {**made.settings, "batch_size": 2 * BATCH}
-    larger = pricer(made._replace(settings=twice))(one)
-    assert larger["parameters"] == price(one)["parameters"]
+    larger = costs(made._replace(settings=twice))(one)
+    assert larger["parameters"] == cost(one)["parameters"]
     # A norm's scale is made once, for any batch.
-    assert larger["flops"] == pytest.approx(2 * price(one)["flops"], rel=0.02)
+    assert larger["flops"] == pytest.approx(2 * cost(one)["flops"], rel=0.02)

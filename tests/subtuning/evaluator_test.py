@@ -1,11 +1,11 @@
-"""Promises of valued sets, with scripted trials in place of training."""
+"""Promises of the evaluator, with scripted trials in place of training."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from subtune_jax.subtuning import evaluator, journal, trials
-from subtune_jax.subtuning.trial_state import Candidate
+from subtune_jax.subtuning.candidates import Candidate
 
 LAST = 16
 # name -> steps -> (loss, metric): early, and at the end, the two disagree.
@@ -23,24 +23,24 @@ def asked(monkeypatch):
     """Trials that follow the script; (name, fold, steps) of each."""
     found = []
 
-    def value(tried, one, number, until):
-        (name,) = one.trained
+    def value(testbed, candidate, number, until):
+        (name,) = candidate.trained
         found.append((name, number, until))
         loss, metric = SCRIPT[name][until]
         tilt = (-0.1, 0.1)[number]  # the mean of both folds is the script's
         return trials.Value(metric + tilt, loss - tilt, until, until, 1.0, 1.0, 1.0)
 
     monkeypatch.setattr(trials, "value", value)
-    monkeypatch.setattr(trials, "trainable", lambda tried, one: 7)
+    monkeypatch.setattr(trials, "trainable", lambda testbed, candidate: 7)
     return found
 
 
 def opened(folder, halving):
-    tried = SimpleNamespace(
-        course=SimpleNamespace(train_steps=LAST),
+    testbed = SimpleNamespace(
+        trainer=SimpleNamespace(train_steps=LAST),
         folds=[SimpleNamespace(number=number) for number in range(2)],
     )
-    return evaluator.Valued(tried, journal.read(folder), halving, 8, Candidate)
+    return evaluator.Evaluator(testbed, journal.read(folder), halving, 8, Candidate)
 
 
 def test_sets_are_dropped_by_their_loss_and_valued_by_their_metric(asked, tmp_path):
@@ -54,16 +54,17 @@ def test_sets_are_dropped_by_their_loss_and_valued_by_their_metric(asked, tmp_pa
 def test_without_halving_the_loss_decides_nothing(asked, tmp_path):
     found = evaluator.values(opened(tmp_path, 0), SETS)
     assert found == pytest.approx({(n,): SCRIPT[n][16][1] for n in SCRIPT})
+    assert asked == [(name, fold, 16) for name in SCRIPT for fold in (0, 1)]
 
 
 def test_a_row_has_what_a_set_reached_last(asked, tmp_path):
-    value = opened(tmp_path, 2)
-    evaluator.values(value, SETS)
-    row = evaluator.row(value, ("poor",))
+    evaluation = opened(tmp_path, 2)
+    evaluator.values(evaluation, SETS)
+    row = evaluator.row(evaluation, ("poor",))
     assert (row["steps"], row["trainable"]) == (8, 7)
     assert row["values"] == pytest.approx([0.8, 1.0])
     assert (row["mean"], row["loss"]) == pytest.approx((0.9, 0.9))
-    assert evaluator.row(value, ("good",))["loss"] == pytest.approx(0.9)
+    assert evaluator.row(evaluation, ("good",))["loss"] == pytest.approx(0.9)
 
 
 def test_what_is_on_record_is_not_tried_again_unless_it_has_no_loss(asked, tmp_path):
@@ -79,11 +80,11 @@ def test_what_is_on_record_is_not_tried_again_unless_it_has_no_loss(asked, tmp_p
 
 
 def test_a_row_of_an_older_journal_is_what_was_tried_since(asked, tmp_path):
-    value = opened(tmp_path, 2)
-    evaluator.values(value, SETS)
+    evaluation = opened(tmp_path, 2)
+    evaluator.values(evaluation, SETS)
     old = {"value": 0.9, "steps": 16, "trained": 16, "seconds": 1.0, "step_flops": 1.0}
     for fold in (0, 1):  # by its metric the set had gone on
         journal.write(
-            value.journal, evaluator._key(Candidate(("poor",)), fold, 16), old
+            evaluation.journal, evaluator._key(Candidate(("poor",)), fold, 16), old
         )
     assert evaluator.row(opened(tmp_path, 2), ("poor",))["steps"] == 8

@@ -24,13 +24,9 @@ import optax
 from subtune_jax.core import trees
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.study import timing
-from subtune_jax.subtuning import (
-    block_profile,
-    candidates,
-    evaluator,
-    halving,
-    trials,
-)
+from subtune_jax.subtuning import candidates, evaluator, halving, trials
+from subtune_jax.subtuning.candidates import Set
+from subtune_jax.subtuning.halving import Reached
 from subtune_jax.training import assembly, process, setup
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup
@@ -122,18 +118,22 @@ def main(settings: Settings) -> None:
 
 def ours(made: Setup, halved: bool) -> dict[str, Any]:
     """Our profile, in memory: values of the blocks that were trained to the end."""
-    blocks = block_profile.own_blocks(made)
-    tried = trials.open_trials(made, trials.make())
+    blocks = trials.blocks(made)
+    testbed = trials.prepare(made, trials.make())
     steps, compiled = made.settings["train_steps"], []
-    programs = tried.course.trunk.pieces.programs
+    programs = testbed.trainer.cache.programs.compiled
 
-    def value(one: evaluator.Set, until: int) -> float:
-        result = trials.value(tried, trials.candidate(tried, one), 0, until)
-        compiled.append((one, len(programs)))
+    def value(names: Set, until: int) -> float:
+        candidate = trials.candidate(testbed, names)
+        result = trials.value(testbed, candidate, 0, until)
+        compiled.append((names, len(programs)))
         return evaluator.worth([result._asdict()], steps)
 
     sets = candidates.sets(blocks, candidates.make(full=False))
-    reached = halving.best(sets, value, steps, FACTOR * halved, min(LEAST, steps))
+    if halved:
+        reached = halving.best(sets, value, steps, FACTOR, min(LEAST, steps))
+    else:
+        reached = {names: Reached(steps, value(names, steps)) for names in sets}
     ended = {s: each for s, each in reached.items() if s and each.steps == steps}
     values = {one[0]: each.value for one, each in ended.items()}
     best = halving.leader({s: each for s, each in reached.items() if s})[0]
@@ -153,7 +153,7 @@ def nudged(made: Setup) -> Setup:
     return made._replace(variables=made.variables._replace(params=params))
 
 
-def _added(made: Setup, compiled: list[tuple[evaluator.Set, int]]) -> dict[str, int]:
+def _added(made: Setup, compiled: list[tuple[Set, int]]) -> dict[str, int]:
     """Programs in all, blocks alike the most common one, and what its last added."""
     alike = [made.backbone.alike.get(s[0], s[0]) for s, _ in compiled if s]
     common = max(set(alike), key=alike.count)
@@ -168,7 +168,7 @@ def _added(made: Setup, compiled: list[tuple[evaluator.Set, int]]) -> dict[str, 
 
 def naive(made: Setup) -> dict[str, Any]:
     """The naive profile; the head and each block."""
-    blocks = block_profile.own_blocks(made)
+    blocks = trials.blocks(made)
     flat = trees.flatten(made.variables.params)
     if made.optimizer.probe_steps:
         _, state = assembly.linear_probe(made)

@@ -50,7 +50,8 @@ def make(
       searches: change for a search of every task, network and seed; None for none.
         The first seed's has all `baselines`, repeated for every seed; the others train
         what they selected.
-      proxies: cheap scores compared with the profiles, `all` or `NAME,NAME`; None for none.
+      proxies: cheap scores to compare with profiles, `all` or `NAME,NAME`; None for
+        none.
       sizes: of further searches with the first seed: numbers of training and
         validation examples together, seven to three.
       rates: factors of the learning rate that the config gives a method. All methods

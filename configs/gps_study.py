@@ -1,14 +1,16 @@
-r"""GPS on real tasks, beside random, magnitude, biases, linear probe and everything.
+r"""GPS on real tasks, and random, magnitude, biases, linear probe and everything.
 
-    subtune compare --config=configs/gps_study.py --workdir=results/gps
-    subtune compare --config=configs/gps_study.py:text --workdir=results/gps_text
+    subtune compare --config=configs/gps_study.py --workdir=runs/gps \
+        --export=results/gps.json
+    subtune compare --config=configs/gps_study.py:text --workdir=runs/gps_text \
+        --export=results/gps_text.json
 
 Three tasks x six methods x three seeds with an EfficientNet-Lite0 at 64 pixels: photos
 of solar cells and emoji, 600 to train on, and clip art, 481.
 
 Measured, test accuracy, mean of three seeds, elpv / openclipart / emoji: full .832 /
 .608 / .764, gps .822 / .545 / .725, magnitude .819 / .552 / .719, random .819 / .543 /
-.716, bias .818 / .519 / .714, head .817 / .512 / .710. `results/gps/` has the runs.
+.716, bias .818 / .519 / .714, head .817 / .512 / .710. `results/gps.json` has the runs.
 
 With `text`, film reviews and a MiniLM, 62 steps and three rates: full .779, gps .754,
 by the task's loss, random .753, bias .749, magnitude .746, head .733.

@@ -6,7 +6,7 @@ r"""SubTuning on photos of solar cells; everything it needs is fetched.
         --config.trials.least_steps=16 --workdir=runs/elpv_search
     subtune profile --config=configs/subtuning_elpv.py:vit_s14 --workdir=runs/elpv_vit
 
-The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuning/.
+The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuning.json.
 """
 
 import ml_collections

@@ -6,7 +6,7 @@ r"""SubTuning on drawings of emoji, nine categories; everything it needs is fetc
         --config.trials.least_steps=16 --workdir=runs/emoji_search
     subtune profile --config=configs/subtuning_emoji.py:vit_s14 --workdir=runs/emoji_vit
 
-The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuning/.
+The argument is `efficientnet_lite0` or `vit_s14`. Measured: see results/subtuning.json.
 """
 
 import ml_collections

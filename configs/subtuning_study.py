@@ -1,6 +1,7 @@
 r"""SubTuning on real tasks: profiles, greedy searches, and what they must beat.
 
-    subtune compare --config=configs/subtuning_study.py --workdir=results/subtuning
+    subtune compare --config=configs/subtuning_study.py --workdir=runs/subtuning \
+        --export=results/subtuning.json
 
 Two tasks x two networks x three seeds, 980 examples: 700 to train on and 280 for
 validation in the profiles, all of them in three folds in the searches; small images
@@ -8,8 +9,8 @@ and short trainings, so that two CPU cores finish in 109 minutes (measured, the 
 by two processes that shared the runs).
 
 Measured, test accuracy, mean of four rows: as many random blocks .756, selected .752,
-LP-FT .747, head .738, full from a new head .710. `results/subtuning/` has every run,
-the README the tables and what is behind them.
+LP-FT .747, head .738, full from a new head .710. `results/subtuning.json` has every
+run, the README the tables and what is behind them.
 
 One validation split instead of the folds chose badly: a gain of .04 there was a loss of
 .03 on test. `--config.grid.sizes="(200,)"` adds searches with fewer examples.

@@ -1,7 +1,9 @@
-r"""Moving masks on texts, beside full fine-tuning, what regularises it, and controls.
+r"""Dynamic masks on texts, compared with full fine-tuning, regularisers and controls.
 
-    subtune compare --config=configs/text_study.py:movie --workdir=results/text_movie
-    subtune compare --config=configs/text_study.py:r8 --workdir=results/text_r8
+    subtune compare --config=configs/text_study.py:movie --workdir=runs/text_movie \
+        --export=results/text_movie.json
+    subtune compare --config=configs/text_study.py:r8 --workdir=runs/text_r8 \
+        --export=results/text_r8.json
 
 The argument is `movie` or `r8`: film reviews with 500 and with 1,000 sentences to train
 on, five seeds; Reuters R8 with 500 items, three seeds. Twelve methods with a MiniLM.
@@ -25,7 +27,7 @@ Measured, mean test metric of the seeds, reviews 500 / 1,000 / R8: full .760 / .
 / .874, child_tuning_d .770 / .781 / .858, child_tuning_f .764 / .777 / .852, mixout
 .743 / .751 / .853, gmt .769 / .777 / .866, spiel .748 / .767 / .863, random
 .776 / .778 / .944, bias .752 / .751 / .917, head .731 / .733 / .928. The README
-says why. Further runs, in `results/text_checks/`: full fine-tuning of 1,000 at the
+says why. Further runs, in `results/text_checks.json`: full fine-tuning of 1,000 at the
 other rate, SpIEL with one growth and none later, R8 after a linear probe.
 
     subtune seeds --config=configs/text_study.py:movie --config.method.name=full \
@@ -39,7 +41,7 @@ other rate, SpIEL with one growth and none later, R8 after a linear probe.
 
 For time, texts have 32 tokens at most, which cuts three sentences in ten and four news
 items in five; test is a tenth of all sentences. Two processes of one core each took 80
-minutes for `movie`, and 35 to 45 for `r8` beside other work.
+minutes for `movie`, and 35 to 45 for `r8` while other work ran.
 """
 
 import ml_collections

@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from subtune_jax.commands import cli
+from subtune_jax.commands import cli, study_export
 from subtune_jax.core import registry
 from subtune_jax.study import benchmark
 
@@ -20,12 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parse.add_argument(
         "--repeats", type=int, default=REPEATS, help="turns of every timing"
     )
-    arguments = list(sys.argv[2:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     command = shlex.join(["subtune", "bench", *arguments])
-    return cli.run(
+    job = study_export.exporting(
         parse,
-        lambda s, given: benchmark.run(
+        lambda s, given: benchmark.measure(
             s, given.workdir, given.only, given.repeats, command
         ),
-        argv,
+        arguments,
     )
+    return cli.run(parse, job, arguments)

@@ -1,5 +1,6 @@
-"""Many runs: comparisons, seeds, benchmarks.
+"""Many runs: comparisons, seeds, benchmarks; called by the commands alone.
 
-`comparison` runs a `grid` and makes `summaries`; `seed_runs` trains N seeds by one
-program; `benchmark` runs the files of `benches/`, timed by `timing`.
+`comparison` runs a `grid` and sums it up in `summaries`; `seed_runs` trains N seeds by
+one program; `benchmark` runs the files of `benches/`, timed by `timing`. `study_file`
+keeps a finished study as one JSON, which `study_tables` and `study_pictures` read.
 """

@@ -2,7 +2,7 @@
 
     subtune bench --config=configs/bench_vit.py --workdir=runs/bench_vit
 
-Writes `bench.json`. Each benchmark is a file in `benches/`: `run(made, repeats)`, or
+Writes `bench.json`. Each benchmark is one file in `benches/`: `run(setup, repeats)`, or
 `run(repeats)` where it needs no config, returns its figures. All times are compared
 inside one process, by turns. A benchmark that is in the workdir is not run again.
 """
@@ -28,7 +28,7 @@ from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup
 
 
-def run(
+def measure(
     settings: Settings, folder: Path, only: str | None, repeats: int, command: str
 ) -> Path:
     """Runs the benchmarks that the workdir lacks; the path of `bench.json`.
@@ -48,18 +48,17 @@ def run(
         raise ValueError(f"--repeats={repeats}; it must be 1 or more")
     path = folder / "bench.json"
     workdir.check(folder, settings)
-    found = json.loads(path.read_text())["benchmarks"] if path.exists() else {}
-    missing = [name for name in wanted if name not in found]
-    made = setup.prepare(settings) if any(map(_needs_config, missing)) else None
+    benchmarks = json.loads(path.read_text())["benchmarks"] if path.exists() else {}
+    missing = [name for name in wanted if name not in benchmarks]
+    prepared = setup.prepare(settings) if any(map(_needs_setup, missing)) else None
     workdir.claim(folder, settings)
     for name in missing:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        result = _measured(name, made, repeats)
-        found[name] = {"command": command, **result}
+        benchmarks[name] = {"command": command, **_measured(name, prepared, repeats)}
         content = {"machine": machine(), "versions": results.versions()}
-        content |= {"config": settings, "benchmarks": found}
+        content |= {"config": settings, "benchmarks": benchmarks}
         workdir.write_json(path, content)
-    Console(stderr=True).print(table({name: found[name] for name in wanted}))
+    Console(stderr=True).print(table({name: benchmarks[name] for name in wanted}))
     return path
 
 
@@ -77,16 +76,16 @@ def machine() -> dict[str, Any]:
 
 def table(benchmarks: dict[str, Any]) -> Table:
     """The checks of every benchmark; the ratios of one that checks nothing."""
-    made = Table("benchmark", "what", "value", "at most", "")
+    lines = Table("benchmark", "what", "value", "at most", "")
     for name, result in benchmarks.items():
         for row in result.get("checks", ()):
             verdict = "holds" if row["holds"] else "[red]does not hold"
             numbers = (f"{row[key]:.4g}" for key in ("value", "limit"))
-            made.add_row(name, row["what"], *numbers, verdict)
+            lines.add_row(name, row["what"], *numbers, verdict)
         if "checks" not in result:
             for what, value in trees.flatten(result.get("ratios", {})).items():
-                made.add_row(name, what, "" if value is None else f"{value:.4g}")
-    return made
+                lines.add_row(name, what, "" if value is None else f"{value:.4g}")
+    return lines
 
 
 def _wanted(only: str | None) -> list[str]:
@@ -94,8 +93,8 @@ def _wanted(only: str | None) -> list[str]:
     wanted = known if only is None else only.split(",")
     for name in wanted:
         if name not in known:
-            given = f"no benchmark named {name!r}"
-            raise ValueError(f"{given}; {registry.near(name, known)}")
+            problem = f"no benchmark named {name!r}"
+            raise ValueError(f"{problem}; {registry.near(name, known)}")
     return wanted
 
 
@@ -103,14 +102,14 @@ def _run(name: str) -> Callable[..., dict[str, Any]]:
     return importlib.import_module(f"subtune_jax.study.benches.{name}").run
 
 
-def _needs_config(name: str) -> bool:
-    return "made" in inspect.signature(_run(name)).parameters
+def _needs_setup(name: str) -> bool:
+    return "setup" in inspect.signature(_run(name)).parameters
 
 
-def _measured(name: str, made: Setup | None, repeats: int) -> dict[str, Any]:
+def _measured(name: str, prepared: Setup | None, repeats: int) -> dict[str, Any]:
     begin, load = time.perf_counter(), os.getloadavg()
-    function = _run(name)
-    result = function(made, repeats) if _needs_config(name) else function(repeats)
+    run = _run(name)
+    result = run(prepared, repeats) if _needs_setup(name) else run(repeats)
     seconds = time.perf_counter() - begin
     loads = {"before": load, "after": os.getloadavg()}  # over 1, 5 and 15 minutes
     return {**result, "repeats": repeats, "seconds": seconds, "load_average": loads}

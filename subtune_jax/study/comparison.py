@@ -22,19 +22,17 @@ from typing import Any
 from subtune_jax.core import progress, registry
 from subtune_jax.report import pareto, sizes, tables
 from subtune_jax.study import grid, summaries
-from subtune_jax.study.grid import Job, Place
-from subtune_jax.study.summaries import Results, Tried
+from subtune_jax.study.grid import Job
+from subtune_jax.study.summaries import JobResults, RateMetrics
 from subtune_jax.subtuning import block_profile, block_search
-from subtune_jax.training import assembly, workdir
-from subtune_jax.training import results as outcome
-from subtune_jax.training import run as train
+from subtune_jax.training import assembly, results, run, workdir
 from subtune_jax.training.loop import NonFiniteLossError
 from subtune_jax.training.settings import Settings
 
 PAUSE_SECONDS = 2.0  # before asking again for what other processes have in hand
 
 
-def run(settings: Settings, folder: Path) -> Path:
+def compare(settings: Settings, folder: Path) -> Path:
     """Runs or resumes everything in `folder`; the path of its `compare.json`.
 
     Raises:
@@ -43,62 +41,59 @@ def run(settings: Settings, folder: Path) -> Path:
     options = grid.make(**settings["grid"])
     jobs = list(grid.jobs(options))
     if not jobs:
-        given = "grid has no methods, profiles or searches"
-        raise ValueError(f"{given}; set grid.methods, .profiles or .searches")
+        problem = "grid has no methods, profiles or searches"
+        raise ValueError(f"{problem}; set grid.methods, .profiles or .searches")
     plain = {**settings, "grid": registry.arguments(grid.make)}
     complete = [(job, grid.complete(plain, job)) for job in jobs]
     workdir.check(folder, settings)
     workdir.claim(folder, settings)
-    tried, results = _run_all(complete, folder, options)
-    rows = summaries.table(results, tried)
-    content = {
-        "rows": rows, "sizes": summaries.sizes(results, options.seeds[0]),
-        "profiles": [summaries.profiled(job, r) for job, r in results if "best" in r],
-        "config": settings, "versions": outcome.versions(),
-    }  # fmt: skip
-    text = tables.markdown(rows) + tables.correlations(content["profiles"])
+    job_results, rate_metrics = _run_all(complete, folder, options)
+    summary = summaries.summary(job_results, rate_metrics)
+    rows, by_size = summary["rows"], summary["sizes"]
+    text = tables.markdown(rows) + tables.correlations(summary["profiles"])
     (folder / "compare.md").write_text(text)
     if rows:
         (folder / "pareto.png").write_bytes(pareto.pareto(summaries.overall(rows)))
-    if content["sizes"]:
-        (folder / "sizes.png").write_bytes(sizes.sizes(content["sizes"]))
+    if by_size:
+        (folder / "sizes.png").write_bytes(sizes.sizes(by_size))
+    content = {**summary, "config": settings, "versions": results.versions()}
     return workdir.write_json(folder / "compare.json", content)
 
 
 def _run_all(
     jobs: Sequence[tuple[Job, Settings]], folder: Path, options: grid.GridOptions
-) -> tuple[Tried, Results]:
+) -> tuple[JobResults, RateMetrics]:
     """Runs what votes, then the rest at the learning rates that were chosen.
 
     Returns:
-      What each rate brought, and the results without those at rates not chosen.
+      The results without those at rates not chosen, and what each rate reached.
     """
-    early = [job for job, _ in jobs if job.votes]
-    total = len(early) + (len(jobs) - len(early)) // max(len(options.rates), 1)
-    say, results = progress.latest(), []
+    voting = [(job, own) for job, own in jobs if job.votes]
+    total = len(voting) + (len(jobs) - len(voting)) // max(len(options.rates), 1)
+    say, job_results = progress.latest(), []
 
-    def go(chosen: Sequence[tuple[Job, Settings]]) -> None:
+    def run_these(some: Sequence[tuple[Job, Settings]]) -> None:
         """Seeds of a run one after the other: the second compiles nothing."""
         programs: dict[str, assembly.Run] = {}
-        ordered = sorted(chosen, key=lambda one: _seedless(one[0]))
+        ordered = sorted(some, key=lambda pair: _seedless(pair[0]))
         for job, own in _reserved(ordered, folder):
-            say(f"{len(results) + 1} of {total}: {job.folder}")
-            found = _run(job, own, folder / job.folder, options, programs)
-            results.append((job, found))
+            say(f"{len(job_results) + 1} of {total}: {job.folder}")
+            result = _run(job, own, folder / job.folder, options, programs)
+            job_results.append((job, result))
 
-    go([(job, own) for job, own in jobs if job.votes])
-    tried = _tried(results)
-    chosen = {place: grid.best(values) for place, values in tried.items()}
-    rest = [(job, own) for job, own in jobs if not job.votes]
-    go([one for one in rest if summaries.rate(one[1]) == chosen[grid.place(one[0])]])
+    run_these(voting)
+    rate_metrics = summaries.rate_metrics(job_results)
+    best = {place: grid.best(metrics) for place, metrics in rate_metrics.items()}
+    run_these(
+        [
+            (job, own)
+            for job, own in jobs
+            if not job.votes and summaries.rate(own) == best[grid.place(job)]
+        ]
+    )
     order = {job.folder: number for number, (job, _) in enumerate(jobs)}
-    results.sort(key=lambda one: order[one[0].folder])
-    return tried, [
-        (job, result)
-        for job, result in results
-        if job.rate is None
-        or summaries.rate(result["config"]) == chosen[grid.place(job)]
-    ]
+    job_results.sort(key=lambda pair: order[pair[0].folder])
+    return summaries.at_best_rates(job_results, rate_metrics), rate_metrics
 
 
 def _reserved(
@@ -142,21 +137,10 @@ def _run(
         elif job.command == "search":
             path = block_search.run(settings, folder)
         else:
-            path = train.run(settings, folder, programs)
+            path = run.run(settings, folder, programs)
     except NonFiniteLossError as error:
         if job.rate is None or not job.votes:
             raise
         print(f"{job.folder}: {error}", file=sys.stderr, flush=True)
         return {"metrics": {"validation": -math.inf}, "config": settings}
     return json.loads(path.read_text())
-
-
-def _tried(results: Results) -> Tried:
-    """The validation metrics, and nothing else, of the runs that vote on a rate."""
-    tried: dict[Place, dict[float, list[float]]] = {}
-    for job, result in results:
-        if job.rate is not None:
-            here = tried.setdefault(grid.place(job), {})
-            values = here.setdefault(summaries.rate(result["config"]), [])
-            values.append(result["metrics"]["validation"])
-    return tried

@@ -50,7 +50,8 @@ def make(
       searches: change for a search of every task, network and seed; None for none.
         The first seed's has all `baselines`, repeated for every seed; the others train
         what they selected.
-      proxies: cheap scores beside the profiles, `all` or `NAME,NAME`; None for none.
+      proxies: cheap scores to compare with profiles, `all` or `NAME,NAME`; None for
+        none.
       sizes: of further searches with the first seed: numbers of training and
         validation examples together, seven to three.
       rates: factors of the learning rate that the config gives a method. All methods
@@ -69,26 +70,26 @@ def make(
         raise ValueError("grid.seeds=(); at least one is needed")
     factors = _rates(rates)
     if factors and not methods:
-        given = f"grid.rates={factors} without grid.methods"
-        raise ValueError(f"{given}; of a search they are baselines.rates")
+        problem = f"grid.rates={factors} without grid.methods"
+        raise ValueError(f"{problem}; of a search they are baselines.rates")
     count = 1 if rate_seeds is None else rate_seeds
     if count not in range(1, len(seeds) + 1):
-        given = f"grid.rate_seeds={count}"
-        raise ValueError(f"{given}; it must be in [1, {len(seeds)}], the seeds")
+        problem = f"grid.rate_seeds={count}"
+        raise ValueError(f"{problem}; it must be in [1, {len(seeds)}], the seeds")
     return GridOptions(
         tasks or {"": {}}, networks or {"": {}}, methods or {}, tuple(seeds),
         profiles, searches, proxies, tuple(sizes), factors, count,
     )  # fmt: skip
 
 
-def _rates(given: Any) -> tuple[float, ...]:
+def _rates(rates: Any) -> tuple[float, ...]:
     """The factors, checked; folders are named by six of their digits."""
-    found = () if given is None else given
-    fine = isinstance(found, tuple | list)
-    fine = fine and all(isinstance(r, int | float) and r > 0 for r in found)
-    if not fine or len({_label(rate) for rate in found}) < len(found):
-        raise ValueError(f"grid.rates={given}; they must be distinct positive factors")
-    return tuple(found)
+    factors = () if rates is None else rates
+    fine = isinstance(factors, tuple | list)
+    fine = fine and all(isinstance(f, int | float) and f > 0 for f in factors)
+    if not fine or len({_label(factor) for factor in factors}) < len(factors):
+        raise ValueError(f"grid.rates={rates}; they must be distinct positive factors")
+    return tuple(factors)
 
 
 def _label(rate: float) -> str:
@@ -169,11 +170,11 @@ def complete(plain: Settings, job: Job) -> Settings:
     Raises:
       ValueError: an unknown key or plug-in name.
     """
-    made = with_changes(plain, *job.changes)
+    settings = with_changes(plain, *job.changes)
     if job.rate is None:
-        return made
-    rate = job.rate * made["optimizer"]["learning_rate"]
-    return with_changes(made, {"optimizer": {"learning_rate": rate}})
+        return settings
+    rate = job.rate * settings["optimizer"]["learning_rate"]
+    return with_changes(settings, {"optimizer": {"learning_rate": rate}})
 
 
 def best(values: Mapping[float, Sequence[float]]) -> float:
@@ -190,6 +191,6 @@ def best(values: Mapping[float, Sequence[float]]) -> float:
     """
     means = {rate: statistics.fmean(values[rate]) for rate in sorted(values)}
     if max(means.values()) == -math.inf:
-        tried = ", ".join(map(_label, means))
-        raise FloatingPointError(f"training failed at every learning rate: {tried}")
+        rates = ", ".join(map(_label, means))
+        raise FloatingPointError(f"training failed at every learning rate: {rates}")
     return max(means, key=lambda rate: means[rate])

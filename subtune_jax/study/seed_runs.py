@@ -1,6 +1,7 @@
 """N seeds of one run by one program: how stable is a method?
 
     subtune seeds --config=FILE --workdir=DIR --count=5 [--how=vmap|turns]
+        [--export=results/NAME.json]
 
 A seed decides the new head, the order of the data, a subset, dropout, and what a method
 draws. Each run has a folder of its own, as `train` writes it. Writes `seeds.json`: the
@@ -27,9 +28,7 @@ from subtune_jax.core import devices, progress
 from subtune_jax.data import batches
 from subtune_jax.study import summaries
 from subtune_jax.subtuning import evaluator
-from subtune_jax.training import finish, setup, step, workdir
-from subtune_jax.training import results as outcome
-from subtune_jax.training import run as train
+from subtune_jax.training import finish, results, run, setup, step, workdir
 from subtune_jax.training.finish import Ready
 from subtune_jax.training.loop import NonFiniteLossError
 from subtune_jax.training.settings import Settings
@@ -38,7 +37,7 @@ from subtune_jax.training.step import Fixed, State
 HOW = ("auto", "vmap", "turns")
 
 
-def run(settings: Settings, folder: Path, count: int, how: str = "auto") -> Path:
+def train(settings: Settings, folder: Path, count: int, how: str = "auto") -> Path:
     """Runs or resumes all seeds; the path of `seeds.json`.
 
     Args:
@@ -66,13 +65,12 @@ def run(settings: Settings, folder: Path, count: int, how: str = "auto") -> Path
     paths = [own / "result.json" for _, own in jobs]
     if not all(path.exists() for path in paths):
         {"turns": _by_turns, "vmap": _at_once}[how](jobs)
-    results = [json.loads(path.read_text()) for path in paths]
     content = {
-        **summary(results),
+        **summary([json.loads(path.read_text()) for path in paths]),
         "how": how,
         "seconds": time.perf_counter() - begin,
         "config": settings,
-        "versions": outcome.versions(),
+        "versions": results.versions(),
     }
     progress.say(
         "test {metric} {mean:.4f}, deviation {std:.4f}, worst {worst:.4f}".format(
@@ -82,50 +80,50 @@ def run(settings: Settings, folder: Path, count: int, how: str = "auto") -> Path
     return workdir.write_json(folder / "seeds.json", content)
 
 
-def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the seeds of one run brought: see the module's text."""
-    metrics = [result["metrics"] for result in results]
+def summary(seed_results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Metric, seeds, `values` with mean, deviation and worst, failures and drift."""
+    metrics = [result["metrics"] for result in seed_results]
     values = [metric["test"] for metric in metrics]
-    found = {
+    standings = [summaries.standing(metric) for metric in metrics]
+    return {
         "metric": metrics[0]["name"],
-        "seeds": [result["seed"] for result in results],
+        "seeds": [result["seed"] for result in seed_results],
         **evaluator.summary(values),
         "worst": min(values),
+        **{key: statistics.fmean(s[key] for s in standings) for key in standings[0]},
     }
-    each = [summaries.standing(metric) for metric in metrics]
-    return found | {k: statistics.fmean(one[k] for one in each) for k in each[0]}
 
 
 def _by_turns(jobs: Sequence[tuple[Settings, Path]]) -> None:
     programs: dict[str, Any] = {}
     for settings, folder in jobs:
-        train.run(settings, folder, programs)
+        run.run(settings, folder, programs)
 
 
 def _at_once(jobs: Sequence[tuple[Settings, Path]]) -> None:
-    """Trains all seeds together, and writes what each of them brought."""
-    found: list[Ready] = []
+    """Trains all seeds together, and writes the result of each."""
+    ready: list[Ready] = []
     for settings, folder in jobs:
         workdir.check(folder, settings)
-        like = found[0].run if found else None
-        found.append(train.ready(settings, folder, like))
-    first = found[0]
-    if any(each.run.trainer.form != first.run.trainer.form for each in found):
+        like = ready[0].run if ready else None
+        ready.append(run.ready(settings, folder, like))
+    first = ready[0]
+    if any(seed.run.trainer.form != first.run.trainer.form for seed in ready):
         raise ValueError("the seeds select arrays of other sizes; give --how=turns")
     begin = time.perf_counter()
-    states = _train(found)
-    share = (time.perf_counter() - begin) / len(found)
-    for each, state, (_, folder) in zip(found, states, jobs, strict=True):
+    states = _last_states(ready)
+    share = (time.perf_counter() - begin) / len(ready)
+    for seed, state, (_, folder) in zip(ready, states, jobs, strict=True):
         seconds = {"train": share, "wait": 0.0}
-        finish.write(each, state, seconds, folder, pictures=False)
+        finish.write(seed, state, seconds, folder, pictures=False)
 
 
-def _train(found: Sequence[Ready]) -> list[State]:
-    """The last state of every seed."""
-    first = found[0]
+def _last_states(ready: Sequence[Ready]) -> list[State]:
+    """The state of every seed after training."""
+    first = ready[0]
     where, trainer = first.run.trainer.devices, first.run.trainer
-    states = [devices.to_host(each.run.state) for each in found]
-    own = [devices.to_host(_own(each.run.trainer.fixed)) for each in found]
+    states = [devices.to_host(seed.run.state) for seed in ready]
+    own = [devices.to_host(_own(seed.run.trainer.fixed)) for seed in ready]
     number = states[0].step  # the same for all: a step's branches are taken by all
     stacked, fixed = devices.replicate(
         where,
@@ -134,20 +132,21 @@ def _train(found: Sequence[Ready]) -> list[State]:
             (trainer.fixed.frozen, _stack(own), number),
         ),
     )
-    one = step.make_train(first.run.recipe)
+    train_step = step.make_train(first.run.recipe)
 
     def step_of_all(stacked: Any, fixed: Any, piece: Any) -> Any:
         frozen, own, number = fixed
 
         def step_of_one(state: Any, mine: Any, part: Any) -> Any:
             state = state._replace(step=number)
-            after, metrics = one(state, Fixed(frozen, mine[0], {}, mine[1]), part)
+            fixed = Fixed(frozen, mine[0], {}, mine[1])
+            after, metrics = train_step(state, fixed, part)
             return _stepless(after), metrics
 
         return jax.vmap(step_of_one, in_axes=(0, 0, 1))(stacked, own, piece)
 
     function = devices.parallel(where, step_of_all, donate=True)
-    for done, piece in enumerate(_pieces(found), 1):
+    for done, piece in enumerate(_pieces(ready), 1):
         stacked, metrics = function(stacked, fixed, devices.spread(where, piece))
         if not np.isfinite(np.asarray(metrics["loss"])).all():
             raise NonFiniteLossError(f"the loss of step {done} is not finite")
@@ -156,7 +155,7 @@ def _train(found: Sequence[Ready]) -> list[State]:
     after = np.int32(first.made.settings["train_steps"])
     return [
         devices.replicate(where, _part(last, number)._replace(step=after))
-        for number in range(len(found))
+        for number in range(len(ready))
     ]
 
 
@@ -177,25 +176,27 @@ def _part(stacked: Any, number: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[number], stacked)
 
 
-def _pieces(found: Sequence[Ready]) -> Iterator[dict[str, np.ndarray]]:
+def _pieces(ready: Sequence[Ready]) -> Iterator[dict[str, np.ndarray]]:
     """Pieces with a second axis of seeds, inputs sent along and cut alike."""
-    steps = found[0].made.settings["train_steps"]
+    steps = ready[0].made.settings["train_steps"]
     feeds = []
-    for each in found:
-        seen = each.run.enter(each.made.train)._replace(inputs=None)
-        batch = setup.batch_rows(each.made, pieces=each.run.recipe.accumulate_steps)
-        given = seen, batch, each.made.settings["seed"], each.run.recipe.augment
-        feeds.append(batches.training(*given).pieces(0, steps))
+    for seed in ready:
+        examples = seed.run.enter(seed.made.train)._replace(inputs=None)
+        rows = setup.batch_rows(seed.made, pieces=seed.run.recipe.accumulate_steps)
+        feed = batches.training(
+            examples, rows, seed.made.settings["seed"], seed.run.recipe.augment
+        )
+        feeds.append(feed.pieces(0, steps))
     for pieces in zip(*feeds, strict=True):
-        yield {name: _rows([p[name] for p in pieces]) for name in pieces[0]}
+        yield {name: _joined([p[name] for p in pieces]) for name in pieces[0]}
 
 
-def _rows(parts: Sequence[np.ndarray]) -> np.ndarray:
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stacked on axis 1; texts of one seed are padded to those of the others."""
-    if parts[0].ndim == 3 and len({part.shape for part in parts}) > 1:
-        longest = max(part.shape[1] for part in parts)
-        parts = [
-            np.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0)))
-            for part in parts
+    if arrays[0].ndim == 3 and len({array.shape for array in arrays}) > 1:
+        longest = max(array.shape[1] for array in arrays)
+        arrays = [
+            np.pad(array, ((0, 0), (0, longest - array.shape[1]), (0, 0)))
+            for array in arrays
         ]
-    return np.stack(parts, axis=1)
+    return np.stack(arrays, axis=1)

@@ -71,7 +71,9 @@ def run(
     """
     order, x = programs.backbone.blocks, spread(programs, x)
     if start is None:
-        enter = functools.partial(inputs.enter, programs.backbone, dtype=programs.dtype)
+        enter = functools.partial(
+            dataset.enter, programs.backbone, dtype=programs.dtype
+        )
         start, x = order[0], call(programs, ("enter",), enter, x)
     last = len(order) if stop is None else order.index(stop)
     for block in order[order.index(start) : last]:
@@ -87,16 +89,11 @@ def run(
 class Gradient(NamedTuple):
     """The gradient of a batch.
 
-<<<<<<< HEAD
-    def function(images: jax.Array) -> jax.Array:
-        return dataset.enter(pieces.backbone, images, pieces.dtype)
-=======
     Attributes:
       loss: weighted mean over the batch.
       grads: block -> gradients of its trained leaves, the last block first.
       stats: block -> running statistics after the batch, where they are learnt.
     """
->>>>>>> h6
 
     loss: jax.Array
     grads: dict[str, Leaves]

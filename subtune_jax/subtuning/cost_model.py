@@ -68,11 +68,7 @@ def _inputs(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
     shape = (setup.settings["batch_size"], *example.shape[1:])
     pixels = jax.ShapeDtypeStruct(shape, example.dtype)
     x: Any = jax.eval_shape(
-<<<<<<< HEAD
-        lambda pixels: dataset.enter(made.backbone, pixels, jnp.float32), pixels
-=======
-        lambda pixels: inputs.enter(setup.backbone, pixels, jnp.float32), pixels
->>>>>>> h6
+        lambda pixels: dataset.enter(setup.backbone, pixels, jnp.float32), pixels
     )
     entering, order = {}, (*setup.backbone.blocks, None)
     for block, stop in zip(order, order[1:], strict=False):

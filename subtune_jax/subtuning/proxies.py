@@ -210,11 +210,7 @@ def _drops(
     )
     size, labels = trainer.cache.rows.batch_size, trainer.cache.examples.labels
     others = fold.train[: (count - 1) * size]
-<<<<<<< HEAD
-    targets = dataset.target(labels[others], len(made.task.classes))
-=======
-    targets = inputs.target(labels[others], len(setup.task.classes))
->>>>>>> h6
+    targets = dataset.target(labels[others], len(setup.task.classes))
 
     def loss(candidate: Candidate) -> float:
         state = block_trainer.begin(trainer, candidate, fold)

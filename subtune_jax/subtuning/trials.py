@@ -15,11 +15,7 @@ import jax
 import numpy as np
 
 from subtune_jax.core import trees
-<<<<<<< HEAD
 from subtune_jax.data import dataset
-=======
-from subtune_jax.data import dataset, inputs
->>>>>>> h6
 from subtune_jax.data.dataset import Examples
 from subtune_jax.subtuning import activation_cache, block_trainer, folds
 from subtune_jax.subtuning.block_programs import Programs

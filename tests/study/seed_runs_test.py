@@ -7,11 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+import subtune_jax.training.run
 from subtune_jax import delta
-from subtune_jax.commands import configs
-from subtune_jax.commands import seeds as seeds_command
+from subtune_jax.commands import configs, seeds
 from subtune_jax.training import loop, setup
-from subtune_jax.training import run as train
 
 CONFIG = """
 import ml_collections
@@ -41,7 +40,7 @@ def config(tmp_path_factory):
 
 
 def run(config, folder, *more):
-    return seeds_command.main([f"--config={config}", f"--workdir={folder}", *more])
+    return seeds.main([f"--config={config}", f"--workdir={folder}", *more])
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +61,8 @@ def tuned(folder):
 
 
 def test_seeds_by_turns_are_the_runs_of_their_own(config, by_turns, tmp_path):
-    given = configs.read(str(config), {})
-    train.run({**given, "seed": 2}, tmp_path / "alone")
+    settings = configs.read(str(config), {})
+    subtune_jax.training.run.run({**settings, "seed": 2}, tmp_path / "alone")
     one, two = tuned(by_turns / "seed2"), tuned(tmp_path / "alone")
     assert one[0]["metrics"] == two[0]["metrics"]
     jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
@@ -97,7 +96,7 @@ def test_a_summary_tells_mean_deviation_worst_failures_and_drift(by_turns):
 
 
 def test_a_finished_study_trains_nothing_again(config, by_turns):
-    with mock.patch.object(train, "run", side_effect=AssertionError):
+    with mock.patch.object(subtune_jax.training.run, "run", side_effect=AssertionError):
         assert run(config, by_turns, "--count=3") == 0
 
 

@@ -16,18 +16,18 @@ from subtune_jax.optim import optimizer, partition
 from subtune_jax.optim.partition import Plan
 from subtune_jax.selection import masks
 from subtune_jax.study import timing
-from subtune_jax.training import assembly, setup
+from subtune_jax.training import assembly
 from subtune_jax.training.settings import Settings
-from subtune_jax.training.setup import Setup
+from subtune_jax.training.setup import Setup, batch_rows, dtype
 
 LIMIT = 1.10
 
 
-def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
+def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
     """Operations of the first, the middle and the last block below the head.
 
     Args:
-      made: the setup.
+      setup: its network and optimiser.
       repeats: nothing is timed.
 
     Returns:
@@ -35,9 +35,9 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
       their `ratio`; `checks`.
     """
     del repeats
-    inner = made.backbone.blocks[:-1]
-    chosen = dict.fromkeys((inner[0], inner[len(inner) // 2], inner[-1]))
-    blocks = {block: block_cost(made, block) for block in chosen}
+    inner = setup.backbone.blocks[:-1]
+    three = dict.fromkeys((inner[0], inner[len(inner) // 2], inner[-1]))
+    blocks = {block: block_cost(setup, block) for block in three}
     checks = [
         timing.check(f"{block}: operations, counted by needed", row["ratio"], LIMIT)
         for block, row in blocks.items()
@@ -45,27 +45,27 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
     return {"blocks": blocks, "checks": checks}
 
 
-def block_cost(made: Setup, block: str) -> dict[str, Any]:
+def block_cost(setup: Setup, block: str) -> dict[str, Any]:
     """`needed`, `counted` and `ratio` of a step that trains `block` and the head."""
-    settings: Settings = {**made.settings, "trunk_cache": False}
+    settings: Settings = {**setup.settings, "trunk_cache": False}
     clip = settings["optimizer"]["clip_norm"] or 1.0
     # XLA counts the body of the loop over pieces once.
-    changed: Settings = {
+    options: Settings = {
         **settings["optimizer"],
         "clip_norm": clip,
         "accumulate_steps": 1,
     }
-    made = made._replace(settings=settings, augment=augment.NONE)
-    mask = masks.from_blocks(made.variables.params, [block])
+    setup = setup._replace(settings=settings, augment=augment.NONE)
+    mask = masks.from_blocks(setup.variables.params, [block])
     plan = partition.make(
-        made.variables,
-        made.backbone.blocks,
+        setup.variables,
+        setup.backbone.blocks,
         Selection(mask),
         batch_norm=settings["batch_norm"],
     )
-    ready = assembly.assemble(made, plan, optimizer.make(**changed), 10)
-    needed = needs(made, plan)
-    counted = ready.trainer.flops
+    run = assembly.assemble(setup, plan, optimizer.make(**options), 10)
+    needed = needs(setup, plan)
+    counted = run.trainer.flops
     return {
         "needed": needed._asdict(),
         "counted": counted,
@@ -73,17 +73,17 @@ def block_cost(made: Setup, block: str) -> dict[str, Any]:
     }
 
 
-def needs(made: Setup, plan: Plan) -> flops.Operations:
+def needs(setup: Setup, plan: Plan) -> flops.Operations:
     """Operations that the logits of a padded batch and their gradient need."""
-    flat = trees.flatten(made.variables.params)
+    flat = trees.flatten(setup.variables.params)
     frozen = {path: leaf for path, leaf in flat.items() if path not in plan.values}
-    rows = setup.batch_rows(made).padded
-    images = jax.ShapeDtypeStruct((rows, *made.backbone.input_shape), jnp.float32)
+    rows = batch_rows(setup).padded
+    images = jax.ShapeDtypeStruct((rows, *setup.backbone.input_shape), jnp.float32)
 
     def logits(trained, frozen, images):
         params = trees.nest({**frozen, **trained})
-        images = images.astype(setup.dtype(made))
-        stats, training = made.variables.stats, plan.training
-        return made.backbone.apply(params, stats, images, training=training)[0]
+        images = images.astype(dtype(setup))
+        stats, training = setup.variables.stats, plan.training
+        return setup.backbone.apply(params, stats, images, training=training)[0]
 
     return flops.needed(logits, plan.values, frozen, images)

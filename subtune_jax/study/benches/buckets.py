@@ -17,18 +17,18 @@ from subtune_jax.data import batches
 from subtune_jax.data.batches import Feed, Piece
 from subtune_jax.study import timing
 from subtune_jax.study.benches import moving
-from subtune_jax.training import assembly, loop, setup
+from subtune_jax.training import assembly, loop
 from subtune_jax.training.assembly import Run
 from subtune_jax.training.settings import with_changes
-from subtune_jax.training.setup import Setup
+from subtune_jax.training.setup import Setup, batch_rows, prepare
 from subtune_jax.training.step import State
 
 LENGTH = 128  # tokens of a text at most, and of every text where batches are not cut
 LIMIT = 1 / 1.5
-OTHER = "only for networks of texts"
+NO_TEXTS = "only for networks of texts"
 
 
-def run(made: Setup, repeats: int) -> dict[str, Any]:
+def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """Times of a step at each length, and their mean over an epoch.
 
     Returns:
@@ -38,17 +38,17 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       `LENGTH`, and of the mean step of an epoch that is `cut`; `ratios`: `cut by
       padded`, in the same turns; `checks`. Only `reason` and no checks for images.
     """
-    if made.backbone.encode is None:
-        return {"reason": OTHER, "checks": []}
-    cut, padded = _prepared(made, None), _prepared(made, ())
+    if setup.backbone.encode is None:
+        return {"reason": NO_TEXTS, "checks": []}
+    cut, padded = _prepared(setup, None), _prepared(setup, ())
     first, counts, tokens = _epoch(cut)
     plan = moving.plan_of(cut, cut.selector)
     total = cut.settings["train_steps"]
-    ready = assembly.assemble(cut, plan, cut.optimizer, total, selector=cut.selector)
+    text_run = assembly.assemble(cut, plan, cut.optimizer, total, selector=cut.selector)
     pieces = {str(length): piece for length, piece in sorted(first.items())}
     pieces["padded"] = next(_feed(padded).pieces(0, 1))
-    states = [ready.state]
-    steps = {name: _stepping(ready, states, piece) for name, piece in pieces.items()}
+    states = [text_run.state]
+    steps = {name: _stepping(text_run, states, piece) for name, piece in pieces.items()}
     seconds = timing.by_turns(steps, repeats)
     seconds["cut"] = _mean(seconds, counts)
     ratio = timing.ratio(seconds["cut"], seconds["padded"])
@@ -60,8 +60,8 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
             "padded": tokens / (LENGTH * sum(counts.values())),
         },
         "milliseconds": {
-            name: {k: 1e3 * v for k, v in timing.spread(some).items()}
-            for name, some in seconds.items()
+            name: {k: 1e3 * v for k, v in timing.spread(turns).items()}
+            for name, turns in seconds.items()
         },
         "ratios": {"cut by padded": ratio},
         "checks": [timing.check("cut by padded", ratio["median"], LIMIT)],
@@ -77,19 +77,21 @@ def _mean(
     return [float(np.average(turn, weights=weights)) for turn in turns]
 
 
-def _prepared(made: Setup, lengths: tuple[int, ...] | None) -> Setup:
+def _prepared(setup: Setup, lengths: tuple[int, ...] | None) -> Setup:
     """The setup with texts of `LENGTH`, batches cut to `lengths`; None: as usual."""
     backbone = {"length": LENGTH, "lengths": lengths}
-    changed = with_changes(made.settings, {"backbone": backbone, "trunk_cache": False})
-    return setup.prepare(changed)._replace(devices=made.devices)
+    settings = with_changes(
+        setup.settings, {"backbone": backbone, "trunk_cache": False}
+    )
+    return prepare(settings)._replace(devices=setup.devices)
 
 
-def _feed(made: Setup) -> Feed:
-    rows = setup.batch_rows(made)
-    return batches.training(made.train, rows, made.settings["seed"])
+def _feed(setup: Setup) -> Feed:
+    rows = batch_rows(setup)
+    return batches.training(setup.train, rows, setup.settings["seed"])
 
 
-def _epoch(made: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
+def _epoch(setup: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
     """Of the first epoch's whole batches.
 
     Returns:
@@ -99,8 +101,8 @@ def _epoch(made: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
     first: dict[int, Piece] = {}
     counts: collections.Counter[int] = collections.Counter()
     tokens = 0.0
-    steps = len(made.train.labels) // made.settings["batch_size"]
-    for piece in _feed(made).pieces(0, steps):
+    steps = len(setup.train.labels) // setup.settings["batch_size"]
+    for piece in _feed(setup).pieces(0, steps):
         length = piece["inputs"].shape[1]
         first.setdefault(length, piece)
         counts[length] += 1
@@ -109,14 +111,14 @@ def _epoch(made: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
     return first, dict(counts), tokens
 
 
-def _stepping(ready: Run, states: list[State], piece: Piece) -> Callable[[], None]:
+def _stepping(run: Run, states: list[State], piece: Piece) -> Callable[[], None]:
     """A call takes one more step on `piece`, by the program of its length."""
-    trainer = ready.trainer
+    trainer = run.trainer
     placed = devices.spread(trainer.devices, piece)
     compiled = loop.program(trainer, states[0], placed)
 
     def step() -> None:
-        done = compiled(states[0], trainer.fixed, placed)
-        states[0], _ = jax.block_until_ready(done)
+        after = compiled(states[0], trainer.fixed, placed)
+        states[0], _ = jax.block_until_ready(after)
 
     return step

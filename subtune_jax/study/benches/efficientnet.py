@@ -1,6 +1,6 @@
 """What the convolutions for CPUs are worth: EfficientNet-Lite0, forward and backward.
 
-    python -m subtune_jax.benches.efficientnet
+    python -m subtune_jax.study.benches.efficientnet
 
 By turns in one process: this package; the same with XLA's native depthwise
 convolution; and PyTorch, in both of its memory formats, where it is installed. All run
@@ -116,12 +116,12 @@ def _jax_form(backbone: Backbone, variables: Variables, x: np.ndarray) -> Form:
     def loss(params: Any, x: jax.Array) -> jax.Array:
         return losses.cross_entropy(logits(params, x), targets).mean()
 
-    given = jnp.asarray(x)
-    forward = jax.jit(logits).lower(params, given).compile()
-    gradient = jax.jit(jax.value_and_grad(loss)).lower(params, given).compile()
+    images = jnp.asarray(x)
+    forward = jax.jit(logits).lower(params, images).compile()
+    gradient = jax.jit(jax.value_and_grad(loss)).lower(params, images).compile()
     return Form(
-        lambda: jax.block_until_ready(forward(params, given)),
-        lambda: jax.block_until_ready(gradient(params, given)),
+        lambda: jax.block_until_ready(forward(params, images)),
+        lambda: jax.block_until_ready(gradient(params, images)),
     )
 
 
@@ -143,16 +143,16 @@ def _torch_form(variables: Variables, x: np.ndarray, memory_format: str) -> Form
     stats = {path: tensor(a) for path, a in trees.flatten(variables.stats).items()}
     for param in params.values():
         param.requires_grad_()
-    given, labels = tensor(x.transpose(0, 3, 1, 2)), torch.tensor(_labels(x))
+    images, labels = tensor(x.transpose(0, 3, 1, 2)), torch.tensor(_labels(x))
 
     def forward() -> Any:
         with torch.no_grad():
-            return _torch_logits(params, stats, given)
+            return _torch_logits(params, stats, images)
 
     def gradient() -> None:
         for param in params.values():
             param.grad = None
-        logits = _torch_logits(params, stats, given)
+        logits = _torch_logits(params, stats, images)
         torch.nn.functional.cross_entropy(logits, labels).backward()
 
     return Form(forward, gradient)

@@ -1,4 +1,4 @@
-"""The config's own method beside full fine-tuning: time, operations, memory, delta."""
+"""The config's own method, compared with full fine-tuning: time, memory, the delta."""
 
 import tempfile
 from collections.abc import Callable
@@ -27,7 +27,7 @@ BOUND = 1.05  # of the bytes that two moments of the trained values take
 SIZES = ("argument", "output", "alias", "temp")
 
 
-def run(made: Setup, repeats: int) -> dict[str, Any]:
+def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """Figures of a step of each form, nothing augmented.
 
     Returns:
@@ -38,24 +38,24 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       `full`. `updates`: see `compare_updates`; empty for a method that trains added
       arrays, which are in no mask. `checks`.
     """
-    made = made._replace(augment=augment.NONE)
-    plan = plan_of(made)
-    everything = full.make().init(evidence.make(made))
+    setup = setup._replace(augment=augment.NONE)
+    plan = plan_of(setup)
+    everything = full.make().init(evidence.make(setup))
     forms = {
-        "method": assemble(made, plan, cached=False),
-        "full": assemble(made, plan_of(made, everything), cached=False),
+        "method": assemble(setup, plan, cached=False),
+        "full": assemble(setup, plan_of(setup, everything), cached=False),
     }
-    if made.settings["trunk_cache"] and plan.start != made.backbone.blocks[0]:
-        forms["cached"] = assemble(made, plan, cached=True)
+    if setup.settings["trunk_cache"] and plan.start != setup.backbone.blocks[0]:
+        forms["cached"] = assemble(setup, plan, cached=True)
     states: dict[str, State] = {}
     steps = {name: stepping(form, states, name) for name, form in forms.items()}
     seconds = timing.by_turns(steps, repeats)
     figures = {
-        name: _figures(made, form, states[name], seconds[name])
+        name: _figures(setup, form, states[name], seconds[name])
         for name, form in forms.items()
     }
     masked = plan.additive is None
-    changes = compare_updates(made, plan, repeats) if masked else {}
+    updates = compare_updates(setup, plan, repeats) if masked else {}
     return {
         "forms": figures,
         "ratios": {
@@ -64,50 +64,50 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
             for name in forms
             if name != "full"
         },
-        "updates": changes,
-        "checks": _checks(made, figures["method"], changes),
+        "updates": updates,
+        "checks": _checks(setup, figures["method"], updates),
     }
 
 
-def plan_of(made: Setup, selection: Selection | None = None) -> Plan:
+def plan_of(setup: Setup, selection: Selection | None = None) -> Plan:
     """The plan of `selection`, or of the config's method."""
     if selection is None:
-        selection = made.selector.init(evidence.make(made))
-    mode = made.settings["batch_norm"]
+        selection = setup.selector.init(evidence.make(setup))
+    mode = setup.settings["batch_norm"]
     return partition.make(
-        made.variables, made.backbone.blocks, selection, batch_norm=mode
+        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
     )
 
 
-def assemble(made: Setup, plan: Plan, *, cached: bool) -> Run:
+def assemble(setup: Setup, plan: Plan, *, cached: bool) -> Run:
     """A run of `plan` that is ready to take its first step."""
-    changed = made._replace(settings={**made.settings, "trunk_cache": cached})
+    setup = setup._replace(settings={**setup.settings, "trunk_cache": cached})
     return assembly.assemble(
-        changed, plan, made.optimizer, made.settings["train_steps"]
+        setup, plan, setup.optimizer, setup.settings["train_steps"]
     )
 
 
-def stepping(ready: Run, states: dict[str, State], name: str) -> Callable[[], None]:
+def stepping(form: Run, states: dict[str, State], name: str) -> Callable[[], None]:
     """A call takes one more step from `states[name]`, always on the first batch."""
-    trainer, states[name] = ready.trainer, ready.state
+    trainer, states[name] = form.trainer, form.state
     piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
 
     def step() -> None:
-        done = trainer.compiled(states[name], trainer.fixed, piece)
-        states[name], _ = jax.block_until_ready(done)
+        after = trainer.compiled(states[name], trainer.fixed, piece)
+        states[name], _ = jax.block_until_ready(after)
 
     return step
 
 
-def compare_updates(made: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
-    """`masked` and `compact` around Adam, beside Adam on all parameters.
+def compare_updates(setup: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
+    """`masked` and `compact` around Adam, compared with Adam on all parameters.
 
     Returns:
       Name of the transform -> `state_bytes` without indices, `index_bytes`,
       `elements` that its state is for, `bytes_ratio` to two float32 moments of
       those, and `time`, of one jitted update in times of Adam's on everything.
     """
-    params = made.variables.params
+    params = setup.variables.params
     adam = optax.adamw(1e-3, weight_decay=0.1)
     reach = jax.tree.map(lambda leaf: np.bool_(np.any(leaf)), plan.mask)
     elements = {
@@ -142,25 +142,25 @@ def _call(
 ) -> Callable[[], Any]:
     grads = jax.tree.map(np.ones_like, params)
     compiled = jax.jit(tx.update).lower(grads, state, params).compile()
-    given = jax.device_put((grads, state, params))
-    return lambda: jax.block_until_ready(compiled(*given))
+    arguments = jax.device_put((grads, state, params))
+    return lambda: jax.block_until_ready(compiled(*arguments))
 
 
 def _figures(
-    made: Setup, ready: Run, state: State, seconds: list[float]
+    setup: Setup, form: Run, state: State, seconds: list[float]
 ) -> dict[str, Any]:
-    memory: Any = ready.trainer.compiled.memory_analysis()
+    memory: Any = form.trainer.compiled.memory_analysis()
     held = results.state_bytes(state)
-    trained = sum(np.size(leaf) for leaf in ready.plan.values.values())
+    trained = sum(np.size(leaf) for leaf in form.plan.values.values())
     return {
         "trained": trained,
         "milliseconds": {k: 1e3 * v for k, v in timing.spread(seconds).items()},
-        "flops": ready.trainer.flops,
+        "flops": form.trainer.flops,
         "optimizer_bytes": held,
         "optimizer_bytes_ratio": held / (2 * 4 * trained),
-        "index_bytes": _bytes(ready.plan.positions),
+        "index_bytes": _bytes(form.plan.positions),
         "memory": {what: getattr(memory, f"{what}_size_in_bytes") for what in SIZES},
-        "delta_bytes": _delta_bytes(made, ready, state),
+        "delta_bytes": _delta_bytes(setup, form, state),
     }
 
 
@@ -170,24 +170,24 @@ def _ratios(these: dict[str, Any], those: dict[str, Any]) -> dict[str, Any]:
     return ratios | {"temp": these["memory"]["temp"] / those["memory"]["temp"]}
 
 
-def _delta_bytes(made: Setup, ready: Run, state: State) -> int:
+def _delta_bytes(setup: Setup, form: Run, state: State) -> int:
     """Bytes of the delta after the steps that were timed, on disk."""
-    after = results.tuned(made, ready, state)
+    after = results.tuned(setup, form, state)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "delta"
-        delta.save(path, made.base._asdict(), after._asdict())
+        delta.save(path, setup.base._asdict(), after._asdict())
         return results.folder_bytes(path)
 
 
 def _checks(
-    made: Setup, figures: dict[str, Any], changes: dict[str, Any]
+    setup: Setup, figures: dict[str, Any], updates: dict[str, Any]
 ) -> list[dict[str, Any]]:
     rows = [
         timing.check(f"{name}: state, by two moments", row["bytes_ratio"], BOUND)
-        for name, row in changes.items()
+        for name, row in updates.items()
         if name != "adamw"
     ]
-    if made.settings["optimizer"]["name"] in ("adam", "adamw"):
+    if setup.settings["optimizer"]["name"] in ("adam", "adamw"):
         held = figures["optimizer_bytes_ratio"]
         rows.append(timing.check("the step's state, by two moments", held, BOUND))
     return rows

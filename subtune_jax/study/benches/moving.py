@@ -1,4 +1,4 @@
-"""What masks that move cost: DPS beside a constant mask, and bytes of four methods.
+"""What dynamic masks cost: DPS compared with a constant mask, bytes of four methods.
 
 The constant mask marks as many random elements of the same leaves as DPS's second
 stage, `masked` around the config's optimiser; both are differentiated whole, by the
@@ -32,7 +32,7 @@ TIME, CHOOSING = 1.05, 0.05
 SHARE = "choosing by the run"
 
 
-def run(made: Setup, repeats: int) -> dict[str, Any]:
+def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """Figures of a run of `RUN_STEPS` steps, nothing augmented.
 
     Returns:
@@ -42,14 +42,16 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       what these steps take beyond those of their stage, by the time of the whole run,
       all in the same turns; `bytes`: see `held`, of each method; `checks`.
     """
-    changed = {**made.settings, "trunk_cache": False, "train_steps": RUN_STEPS}
-    made = made._replace(settings=changed, augment=augment.NONE)
+    settings = {**setup.settings, "trunk_cache": False, "train_steps": RUN_STEPS}
+    setup = setup._replace(settings=settings, augment=augment.NONE)
     selector = dps_dense.make(DROP_RATIO, UPDATE_RATIO)
-    plan = plan_of(made, selector)
+    plan = plan_of(setup, selector)
     kinds = _kinds(int(plan.memory["stage_steps"]))
     states: dict[str, State] = {}
-    dense = assembly.assemble(made, plan, made.optimizer, RUN_STEPS, selector=selector)
-    steps = {"plain": _stepping(_plain(made, plan), states, "plain", 0)}
+    dense = assembly.assemble(
+        setup, plan, setup.optimizer, RUN_STEPS, selector=selector
+    )
+    steps = {"plain": _stepping(_plain(setup, plan), states, "plain", 0)}
     # One state, in this order: what is chosen is what the second stage is masked by.
     for kind, numbers in kinds.items():
         steps[kind] = _stepping(dense, states, "dps", numbers[-1])
@@ -63,12 +65,12 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     ratios[SHARE] = timing.spread(_choosing(seconds, counts))
     return {
         "milliseconds": {
-            name: {k: 1e3 * v for k, v in timing.spread(some).items()}
-            for name, some in seconds.items()
+            name: {k: 1e3 * v for k, v in timing.spread(turns).items()}
+            for name, turns in seconds.items()
         },
         "steps": counts,
         "ratios": ratios,
-        "bytes": {name: held(made, one) for name, one in _methods().items()},
+        "bytes": {name: held(setup, each) for name, each in _methods().items()},
         "checks": [
             timing.check(f"DPS: {what}", ratios[what]["median"], limit)
             for what, limit in limits.items()
@@ -76,19 +78,19 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     }
 
 
-def plan_of(made: Setup, selector: Selector) -> Plan:
+def plan_of(setup: Setup, selector: Selector) -> Plan:
     """The plan of a method, whether it moves its mask or not."""
     return partition.make(
-        made.variables,
-        made.backbone.blocks,
-        selector.init(evidence.make(made)),
-        batch_norm=made.settings["batch_norm"],
+        setup.variables,
+        setup.backbone.blocks,
+        selector.init(evidence.make(setup)),
+        batch_norm=setup.settings["batch_norm"],
         moves=selector.update is not method.hold,
     )
 
 
-def held(made: Setup, selector: Selector) -> dict[str, Any]:
-    """Bytes on one device, beside the parameters.
+def held(setup: Setup, selector: Selector) -> dict[str, Any]:
+    """Bytes on one device, those of the parameters left out.
 
     Returns:
       `values` that are trained: whole leaves, or as many of them as are selected;
@@ -99,15 +101,15 @@ def held(made: Setup, selector: Selector) -> dict[str, Any]:
     Raises:
       ValueError: the method moves nothing.
     """
-    plan, chosen = plan_of(made, selector), made.optimizer
-    rule = mask_rule.make(selector, chosen, plan)
+    plan, optimizer = plan_of(setup, selector), setup.optimizer
+    rule = mask_rule.make(selector, optimizer, plan)
     if rule is None:
-        raise ValueError("a static method; there are bytes of masks that move")
-    flat = trees.flatten(made.variables.params)
+        raise ValueError("a static method; only dynamic masks have such bytes")
+    flat = trees.flatten(setup.variables.params)
     leaves = {path: flat[path] for path in plan.places}
     begin = dynamic_mask.begin(rule, plan.values, leaves, plan.moving, plan.memory)
     ages = dynamic_mask.ages(rule, begin)
-    transform = chosen.transform(RUN_STEPS, made.backbone.blocks, ages)
+    transform = optimizer.transform(RUN_STEPS, setup.backbone.blocks, ages)
     count = sum(np.size(value) for value in plan.values.values())
     sizes = {
         "optimizer_bytes": _bytes(jax.eval_shape(transform.init, plan.values)),
@@ -119,9 +121,12 @@ def held(made: Setup, selector: Selector) -> dict[str, Any]:
 
 
 def _methods() -> dict[str, Selector]:
-    found = {"dps_dense": dps_dense.make(DROP_RATIO, UPDATE_RATIO), "gmt": gmt.make()}
-    found["gmt_compact"] = gmt.make(compact=True)
-    return found | {"spiel": spiel.make()}
+    return {
+        "dps_dense": dps_dense.make(DROP_RATIO, UPDATE_RATIO),
+        "gmt": gmt.make(),
+        "gmt_compact": gmt.make(compact=True),
+        "spiel": spiel.make(),
+    }
 
 
 def _kinds(stage: int) -> dict[str, list[int]]:
@@ -130,15 +135,15 @@ def _kinds(stage: int) -> dict[str, list[int]]:
     Args:
       stage: steps of a stage, 2 or more.
     """
-    found: dict[str, list[int]] = {"stage_1": [], "choosing": [], "stage_2": []}
+    kinds: dict[str, list[int]] = {"stage_1": [], "choosing": [], "stage_2": []}
     for step in range(RUN_STEPS):
         second = (step // stage) % 2 == 1
         chooses = second and step % stage == 0
-        found["choosing" if chooses else "stage_2" if second else "stage_1"] += [step]
-    return found
+        kinds["choosing" if chooses else "stage_2" if second else "stage_1"] += [step]
+    return kinds
 
 
-def _plain(made: Setup, plan: Plan) -> Run:
+def _plain(setup: Setup, plan: Plan) -> Run:
     """A run of the same plan whose mask is a constant around the optimiser."""
     rng = np.random.default_rng(0)
 
@@ -150,29 +155,29 @@ def _plain(made: Setup, plan: Plan) -> Run:
         return rng.permutation(flat).reshape(value.shape)
 
     mask = {path: marks(path, value) for path, value in plan.values.items()}
-    inner = made.optimizer.transform
+    inner = setup.optimizer.transform
 
     def transform(steps: int, blocks: tuple[str, ...], ages: Any = None) -> Any:
         return masked_updates.masked(inner(steps, blocks, ages), mask)
 
-    chosen = made.optimizer._replace(transform=transform)
-    return assembly.assemble(made, plan, chosen, RUN_STEPS)
+    masked = setup.optimizer._replace(transform=transform)
+    return assembly.assemble(setup, plan, masked, RUN_STEPS)
 
 
 def _stepping(
-    ready: Run, states: dict[str, State], name: str, number: int
+    form: Run, states: dict[str, State], name: str, number: int
 ) -> Callable[[], None]:
     """A call takes step `number` from `states[name]`, always on the first batch."""
-    trainer = ready.trainer
-    states.setdefault(name, ready.state)
+    trainer = form.trainer
+    states.setdefault(name, form.state)
     piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
 
     def step() -> None:
         # Its buffer is given away with the others, so that each call needs a new one.
         count = devices.replicate(trainer.devices, np.int32(number))
-        given = states[name]._replace(step=count)
-        done = trainer.compiled(given, trainer.fixed, piece)
-        states[name], _ = jax.block_until_ready(done)
+        before = states[name]._replace(step=count)
+        after = trainer.compiled(before, trainer.fixed, piece)
+        states[name], _ = jax.block_until_ready(after)
 
     return step
 

@@ -1,6 +1,6 @@
-"""Eight tasks behind one trunk, beside eight separate models and beside the bound.
+"""Eight tasks behind one trunk, compared with eight separate models and the bound.
 
-    python -m subtune_jax.benches.multitask
+    python -m subtune_jax.study.benches.multitask
 
 Weights are random. By turns in one process, from images to logits on the host:
 `server`, a batch to all tasks by `multitask.everything`; `separate`, the same by eight
@@ -41,14 +41,14 @@ def run(repeats: int = 5) -> dict[str, Any]:
     process.keep_memory()
     networks, checks = {}, []
     for name, (make, blocks) in NETWORKS.items():
-        found = networks[name] = compare(make(), blocks, repeats)
-        ratios = {what: row["median"] for what, row in found["ratios"].items()}
+        figures = networks[name] = compare(make(), blocks, repeats)
+        ratios = {what: row["median"] for what, row in figures["ratios"].items()}
         rows = (
             ("time, in bounds", ratios["server_to_bound"], 1.15),
             ("time, in separate models'", 1 / ratios["separate_to_server"], 1 / 3),
-            ("operations, in bounds", found["operations"]["server_to_bound"], 1.15),
-            ("relative difference of logits", found["difference"], 1e-5),
-            ("programs compiled to add a task", found["compiled"], 0),
+            ("operations, in bounds", figures["operations"]["server_to_bound"], 1.15),
+            ("relative difference of logits", figures["difference"], 1e-5),
+            ("programs compiled to add a task", figures["compiled"], 0),
         )
         checks += [timing.check(f"{name}: {what}", *pair) for what, *pair in rows]
     return {"networks": networks, "checks": checks}
@@ -78,8 +78,8 @@ def compare(
     pairs = (("server", "bound"), ("separate", "server"), ("separate_mixed", "mixed"))
     return {
         "milliseconds": {
-            form: timing.spread([1e3 * taken for taken in each])
-            for form, each in seconds.items()
+            form: timing.spread([1e3 * taken for taken in turns])
+            for form, turns in seconds.items()
         },
         "ratios": {
             f"{a}_to_{b}": timing.ratio(seconds[a], seconds[b]) for a, b in pairs

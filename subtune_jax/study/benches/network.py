@@ -14,19 +14,19 @@ import numpy as np
 from subtune_jax.core import devices, flops
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence, setup
+from subtune_jax.training import assembly, evidence
 from subtune_jax.training.settings import Settings
-from subtune_jax.training.setup import Setup
+from subtune_jax.training.setup import Setup, prepare
 
 SIMULATED = 8
 SLACK = 1000  # bytes for the loss, the accuracy and the weight of the batch
 
 
-def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
+def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
     """Bytes that the all-reduces of the config's own step move.
 
     Args:
-      made: the setup.
+      setup: of the config.
       repeats: nothing is timed.
 
     Returns:
@@ -38,40 +38,40 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
         flag = f"--xla_force_host_platform_device_count={SIMULATED}"
         flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
         environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        return timing.fresh(__name__, made.settings, environment)
-    return here(made)
+        return timing.fresh(__name__, setup.settings, environment)
+    return here(setup)
 
 
-def here(made: Setup) -> dict[str, Any]:
+def here(setup: Setup) -> dict[str, Any]:
     """`run` on the devices of this process."""
-    selection = made.selector.init(evidence.make(made))
-    mode = made.settings["batch_norm"]
+    selection = setup.selector.init(evidence.make(setup))
+    mode = setup.settings["batch_norm"]
     plan = partition.make(
-        made.variables, made.backbone.blocks, selection, batch_norm=mode
+        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
     )
-    changed: Settings = {**made.settings["optimizer"], "accumulate_steps": 1}
-    moved = {}
+    options: Settings = {**setup.settings["optimizer"], "accumulate_steps": 1}
+    all_reduced = {}
     for mode in ("pmap", "shard_map"):
-        own = made._replace(devices=devices.choose(mode))
-        ready = assembly.assemble(own, plan, optimizer.make(**changed), 10)
-        moved[mode] = flops.all_reduced(ready.trainer.compiled.as_text())
+        own = setup._replace(devices=devices.choose(mode))
+        form = assembly.assemble(own, plan, optimizer.make(**options), 10)
+        all_reduced[mode] = flops.all_reduced(form.trainer.compiled.as_text())
     trained = sum(np.size(value) for value in plan.values.values())
     limit = 4 * trained + SLACK
     return {
         "devices": jax.device_count(),
         "trained": trained,
-        "all_reduced": moved,
+        "all_reduced": all_reduced,
         "limit": limit,
         "checks": [
-            timing.check(f"{mode}: bytes all-reduced", moved[mode], limit)
-            for mode in moved
+            timing.check(f"{mode}: bytes all-reduced", moved, limit)
+            for mode, moved in all_reduced.items()
         ],
     }
 
 
 def main(settings: Settings) -> None:
     """Prints `here` of `settings` as JSON."""
-    print(json.dumps(here(setup.prepare(settings))))
+    print(json.dumps(here(prepare(settings))))
 
 
 if __name__ == "__main__":

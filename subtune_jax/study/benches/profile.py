@@ -6,7 +6,7 @@ is times the mask again; a program of its own for every block. All train the hea
 each block alone on the same batches, in processes of their own that share no compiled
 programs.
 
-Training amplifies the last bit of every product, so that equal ways find values that
+Training amplifies the last bit of every product, so that equal ways reach values that
 differ by some images. How much is measured: a fourth turn, `nudged`, is ours from
 weights that are each moved to a neighbouring float.
 """
@@ -24,12 +24,16 @@ import optax
 from subtune_jax.core import trees
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.study import timing
-from subtune_jax.subtuning import candidates, evaluator, halving, trials
-from subtune_jax.subtuning.candidates import Set
-from subtune_jax.subtuning.halving import Reached
-from subtune_jax.training import assembly, process, setup
+from subtune_jax.subtuning import (
+    block_profile,
+    candidates,
+    evaluator,
+    halving,
+    trials,
+)
+from subtune_jax.training import assembly, process
 from subtune_jax.training.settings import Settings
-from subtune_jax.training.setup import Setup
+from subtune_jax.training.setup import Setup, prepare
 
 EXACT, HALVED = 1 / 3, 1 / 10  # of the naive time, at most
 FACTOR, LEAST = 4, 10  # of successive halving; steps of its first round, at least
@@ -37,11 +41,11 @@ NOISE = 1.5  # mean difference of a value, by that which one bit of the weights 
 NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
-def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
-    """Seconds of each way, their ratios, and the values that each found.
+def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
+    """Seconds of each way, their ratios, and the values of each.
 
     Args:
-      made: the setup; trained is on its training split, valued on its validation.
+      setup: trains on its training split, values on its validation split.
       repeats: turns of ours; the naive way, which takes minutes, has one.
 
     Returns:
@@ -51,15 +55,15 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
       `apart`: how far values are from those of the exact way. `programs` that ours
       compiled, `alike` blocks and those that the last of them added; `checks`.
     """
-    if made.augment != augment.NONE:
+    if setup.augment != augment.NONE:
         raise ValueError("the profile benchmark was given augmentation; it needs none")
-    ways: dict[str, list[dict[str, Any]]] = {"naive": [_fresh(made, "naive")]}
+    ways: dict[str, list[dict[str, Any]]] = {"naive": [_fresh(setup, "naive")]}
     for way in ("exact", "halved"):
-        ways[way] = [_fresh(made, way) for _ in range(repeats)]
-    ways["nudged"] = [_fresh(made, "nudged")]
+        ways[way] = [_fresh(setup, way) for _ in range(repeats)]
+    ways["nudged"] = [_fresh(setup, "nudged")]
     seconds = {way: [turn["seconds"] for turn in turns] for way, turns in ways.items()}
     (naive,) = seconds["naive"]
-    median = {way: timing.spread(each)["median"] for way, each in seconds.items()}
+    median = {way: timing.spread(turns)["median"] for way, turns in seconds.items()}
     ratios = {way: median[way] / naive for way in ("exact", "halved")}
     first = {way: turns[0] for way, turns in ways.items()}
     busy = {way: turn["cpu_seconds"] for way, turn in first.items()}
@@ -68,7 +72,7 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
     apart = {way: _apart(values["exact"], values[way]) for way in ("naive", "nudged")}
     programs = first["exact"]["programs"]
     # Nudged weights may move no image over a border, and yet others would: half of one.
-    least = 0.5 / len(made.validation.labels)
+    least = 0.5 / len(setup.validation.labels)
     checks = [
         timing.check("exact profile, by the naive way's time", ratios["exact"], EXACT),
         timing.check("the same, halved", ratios["halved"], HALVED),
@@ -94,34 +98,34 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
 
 def _apart(some: dict[str, float], others: dict[str, float]) -> dict[str, float]:
     """Mean and largest absolute difference over the blocks."""
-    found = [abs(some[block] - value) for block, value in others.items()]
-    return {"mean": float(np.mean(found)), "max": max(found)}
+    distances = [abs(some[block] - value) for block, value in others.items()]
+    return {"mean": float(np.mean(distances)), "max": max(distances)}
 
 
-def _fresh(made: Setup, way: str) -> dict[str, Any]:
-    return timing.fresh(__name__, {**made.settings, "way": way}, NO_CACHE)
+def _fresh(setup: Setup, way: str) -> dict[str, Any]:
+    return timing.fresh(__name__, {**setup.settings, "way": way}, NO_CACHE)
 
 
 def main(settings: Settings) -> None:
-    """Prints what one way took and found as JSON."""
+    """Prints the values and the seconds of one way as JSON."""
     process.keep_memory()
     way = settings.pop("way")
-    made = setup.prepare(settings)
+    setup = prepare(settings)
     begin, busy = time.perf_counter(), time.process_time()
     if way == "nudged":
-        made = nudged(made)
-    found = naive(made) if way == "naive" else ours(made, way == "halved")
-    found["seconds"] = time.perf_counter() - begin
-    found["cpu_seconds"] = time.process_time() - busy
-    print(json.dumps(found))
+        setup = nudged(setup)
+    result = naive(setup) if way == "naive" else ours(setup, way == "halved")
+    result["seconds"] = time.perf_counter() - begin
+    result["cpu_seconds"] = time.process_time() - busy
+    print(json.dumps(result))
 
 
-def ours(made: Setup, halved: bool) -> dict[str, Any]:
+def ours(setup: Setup, halved: bool) -> dict[str, Any]:
     """Our profile, in memory: values of the blocks that were trained to the end."""
-    blocks = trials.blocks(made)
-    testbed = trials.prepare(made, trials.make())
-    steps, compiled = made.settings["train_steps"], []
-    programs = testbed.trainer.cache.programs.compiled
+    blocks = block_profile.own_blocks(setup)
+    tried = trials.open_trials(setup, trials.make())
+    steps, compiled = setup.settings["train_steps"], []
+    programs = tried.course.trunk.pieces.programs
 
     def value(names: Set, until: int) -> float:
         candidate = trials.candidate(testbed, names)
@@ -137,60 +141,60 @@ def ours(made: Setup, halved: bool) -> dict[str, Any]:
     ended = {s: each for s, each in reached.items() if s and each.steps == steps}
     values = {one[0]: each.value for one, each in ended.items()}
     best = halving.leader({s: each for s, each in reached.items() if s})[0]
-    return {"values": values, "best": best, "programs": _added(made, compiled)}
+    return {"values": values, "best": best, "programs": _added(setup, compiled)}
 
 
-def nudged(made: Setup) -> Setup:
+def nudged(setup: Setup) -> Setup:
     """The setup with each weight moved to a neighbouring float, up or down."""
-    rng = np.random.default_rng(made.settings["seed"])
+    rng = np.random.default_rng(setup.settings["seed"])
 
     def moved(leaf: Any) -> np.ndarray:
         leaf = np.asarray(leaf)
         where = rng.choice(np.array([-np.inf, np.inf], leaf.dtype), leaf.shape)
         return np.nextafter(leaf, where)
 
-    params = jax.tree.map(moved, made.variables.params)
-    return made._replace(variables=made.variables._replace(params=params))
+    params = jax.tree.map(moved, setup.variables.params)
+    return setup._replace(variables=setup.variables._replace(params=params))
 
 
-def _added(made: Setup, compiled: list[tuple[Set, int]]) -> dict[str, int]:
+def _added(setup: Setup, compiled: list[tuple[evaluator.Set, int]]) -> dict[str, int]:
     """Programs in all, blocks alike the most common one, and what its last added."""
-    alike = [made.backbone.alike.get(s[0], s[0]) for s, _ in compiled if s]
+    alike = [setup.backbone.alike.get(s[0], s[0]) for s, _ in compiled if s]
     common = max(set(alike), key=alike.count)
     before, added = 0, {}
     for one, count in compiled:
-        if one and made.backbone.alike.get(one[0], one[0]) == common:
+        if one and setup.backbone.alike.get(one[0], one[0]) == common:
             added.setdefault(one[0], count - before)
         before = count
     last = [*added.values()][-1]
     return {"all": compiled[-1][1], "alike": len(added), "last": last}
 
 
-def naive(made: Setup) -> dict[str, Any]:
+def naive(setup: Setup) -> dict[str, Any]:
     """The naive profile; the head and each block."""
-    blocks = trials.blocks(made)
-    flat = trees.flatten(made.variables.params)
-    if made.optimizer.probe_steps:
-        _, state = assembly.linear_probe(made)
+    blocks = block_profile.own_blocks(setup)
+    flat = trees.flatten(setup.variables.params)
+    if setup.optimizer.probe_steps:
+        _, state = assembly.linear_probe(setup)
         flat |= {path: np.asarray(leaf) for path, leaf in state.values.items()}
-    values = {block: _naive_value(made, flat, block) for block in ("", *blocks)}
+    values = {block: _naive_value(setup, flat, block) for block in ("", *blocks)}
     del values[""]
     return {"values": values, "best": max(values, key=lambda b: values[b])}
 
 
-def _naive_value(made: Setup, flat: dict[str, Any], block: str) -> float:
-    steps, stats = made.settings["train_steps"], made.variables.stats
-    tx = made.optimizer.transform(steps, made.backbone.blocks)
+def _naive_value(setup: Setup, flat: dict[str, Any], block: str) -> float:
+    steps, stats = setup.settings["train_steps"], setup.variables.stats
+    tx = setup.optimizer.transform(steps, setup.backbone.blocks)
     mask = {p: float(p.split("/")[0] in (block, "head")) for p in flat}
-    eye = np.eye(len(made.task.classes), dtype=np.float32)
+    eye = np.eye(len(setup.task.classes), dtype=np.float32)
 
     def logits(flat: Any, images: jax.Array) -> jax.Array:
-        x = dataset.normalize(made.backbone, images)
-        return made.backbone.apply(trees.nest(flat), stats, x)[0]
+        x = dataset.normalize(setup.backbone, images)
+        return setup.backbone.apply(trees.nest(flat), stats, x)[0]
 
     def step(flat: Any, state: Any, images: Any, targets: Any) -> tuple[Any, Any]:
         def loss(flat: Any) -> jax.Array:
-            return made.task.loss(logits(flat, images), targets).mean()
+            return setup.task.loss(logits(flat, images), targets).mean()
 
         grads = jax.tree.map(jnp.multiply, jax.grad(loss)(flat), mask)
         updates, state = tx.update(grads, state, flat)
@@ -199,19 +203,19 @@ def _naive_value(made: Setup, flat: dict[str, Any], block: str) -> float:
 
     train = jax.jit(step, donate_argnums=(0, 1))
     flat = {path: jnp.array(leaf) for path, leaf in flat.items()}
-    state, size = tx.init(flat), made.settings["batch_size"]
+    state, size = tx.init(flat), setup.settings["batch_size"]
     for number in range(steps):
         begin = number * size
-        seed, count = made.settings["seed"], len(made.train.labels)
+        seed, count = setup.settings["seed"], len(setup.train.labels)
         where = batches.shuffled(seed, count, begin, begin + size)
-        targets = eye[made.train.labels[where]]
-        flat, state = train(flat, state, made.train.read(where), targets)
-    predict, found = jax.jit(logits), []
-    for first in range(0, len(made.validation.labels), size):
-        where = np.arange(first, first + size) % len(made.validation.labels)
-        found.append(np.asarray(predict(flat, made.validation.read(where))))
-    whole = np.concatenate(found)[: len(made.validation.labels)]
-    return float(made.task.metric(whole, made.validation.labels))
+        targets = eye[setup.train.labels[where]]
+        flat, state = train(flat, state, setup.train.read(where), targets)
+    predict, outputs = jax.jit(logits), []
+    for first in range(0, len(setup.validation.labels), size):
+        where = np.arange(first, first + size) % len(setup.validation.labels)
+        outputs.append(np.asarray(predict(flat, setup.validation.read(where))))
+    whole = np.concatenate(outputs)[: len(setup.validation.labels)]
+    return float(setup.task.metric(whole, setup.validation.labels))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The usual PyTorch way beside ours: dense gradients, masked, and a dense Adam.
+"""The usual PyTorch way compared with ours: dense gradients, masked, and a dense Adam.
 
 The network is the config's, a ViT or a BERT, with its weights, on the first batch of
 training; of texts both are given the same padding. The mask is one random input of each
@@ -27,19 +27,19 @@ from subtune_jax.study import timing
 from subtune_jax.study.benches import method
 from subtune_jax.study.benches.sparse import FORMS
 from subtune_jax.study.reference import torch_bert, torch_vit
-from subtune_jax.training import evidence, setup
-from subtune_jax.training.setup import Setup
+from subtune_jax.training import evidence
+from subtune_jax.training.setup import Setup, batch_rows
 from subtune_jax.training.step import State
 
 ABSENT = "torch is not installed: pip install subtune-jax[bench]"
-OTHER = "only for vit and bert in float32, of classes, no dropout, by adam or adamw"
+UNUSUAL = "only for vit and bert in float32, of classes, no dropout, by adam or adamw"
 NETWORKS = {"bert": torch_bert, "vit": torch_vit}
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW"}
 PAIRS = {"gps_k1": "torch_masked", "full": "torch_full"}
 LIMITS = {"vit": {"gps_k1": 0.65}, "bert": {"gps_k1": 0.65, "full": 1.0}}
 
 
-def run(made: Setup, repeats: int) -> dict[str, Any]:
+def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """Times of a step.
 
     Returns:
@@ -48,24 +48,24 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       `shape` of the batch; `difference`: the largest of the two networks' logits;
       `checks`. Only `reason` and no checks where there is nothing to compare.
     """
-    reason = _reason(made)
+    reason = _reason(setup)
     if reason is not None:
         return {"reason": reason, "checks": []}
-    made = made._replace(augment=augment.NONE)
-    given = evidence.make(made)
-    chosen = {
-        "gps_k1": random.make(**FORMS["gps_k1"]).init(given),
-        "full": full.make().init(given),
+    setup = setup._replace(augment=augment.NONE)
+    gathered = evidence.make(setup)
+    selections = {
+        "gps_k1": random.make(**FORMS["gps_k1"]).init(gathered),
+        "full": full.make().init(gathered),
     }
     states: dict[str, State] = {}
     steps: dict[str, Callable[[], object]] = {}
-    for name, selection in chosen.items():
-        one = method.assemble(made, method.plan_of(made, selection), cached=False)
-        steps[name] = method.stepping(one, states, name)
-        steps[PAIRS[name]] = _stepping(made, one.plan.mask)
-    found = _compared(timing.by_turns(steps, repeats), LIMITS[made.backbone.name])
-    shape = list(_batch(made)[0].shape)
-    return {**found, "shape": shape, "difference": _difference(made)}
+    for name, selection in selections.items():
+        form = method.assemble(setup, method.plan_of(setup, selection), cached=False)
+        steps[name] = method.stepping(form, states, name)
+        steps[PAIRS[name]] = _stepping(setup, form.plan.mask)
+    compared = _compared(timing.by_turns(steps, repeats), LIMITS[setup.backbone.name])
+    shape = list(_batch(setup)[0].shape)
+    return {**compared, "shape": shape, "difference": _difference(setup)}
 
 
 def _compared(
@@ -80,8 +80,8 @@ def _compared(
     medians = {mine: ratios[name]["median"] for mine, name in names.items()}
     return {
         "milliseconds": {
-            name: {k: 1e3 * v for k, v in timing.spread(some).items()}
-            for name, some in seconds.items()
+            name: {k: 1e3 * v for k, v in timing.spread(turns).items()}
+            for name, turns in seconds.items()
         },
         "ratios": ratios,
         "checks": [
@@ -91,24 +91,24 @@ def _compared(
     }
 
 
-def _reason(made: Setup) -> str | None:
+def _reason(setup: Setup) -> str | None:
     """Why there is nothing to compare; None where there is."""
     if importlib.util.find_spec("torch") is None:
         return ABSENT
-    usual = made.backbone.name in NETWORKS and not made.backbone.drops
-    usual &= not made.task.dense and not made.task.regression
-    usual &= made.settings["dtype"] == "float32"
-    usual &= made.settings["optimizer"]["name"] in OPTIMIZERS
-    return None if usual else OTHER
+    usual = setup.backbone.name in NETWORKS and not setup.backbone.drops
+    usual &= not setup.task.dense and not setup.task.regression
+    usual &= setup.settings["dtype"] == "float32"
+    usual &= setup.settings["optimizer"]["name"] in OPTIMIZERS
+    return None if usual else UNUSUAL
 
 
-def _stepping(made: Setup, mask: Mask) -> Callable[[], None]:
+def _stepping(setup: Setup, mask: Mask) -> Callable[[], None]:
     """A call takes one more step of PyTorch's."""
     import torch
 
-    flags = trees.flatten(masks.expand(made.variables.params, mask))
+    flags = trees.flatten(masks.expand(setup.variables.params, mask))
     device = _device()
-    params = {path: p.to(device) for path, p in _parameters(made).items()}
+    params = {path: p.to(device) for path, p in _parameters(setup).items()}
     partial = [
         (params[path], torch.tensor(np.asarray(flag), dtype=torch.float32).to(device))
         for path, flag in flags.items()
@@ -117,18 +117,18 @@ def _stepping(made: Setup, mask: Mask) -> Callable[[], None]:
     trained = [params[path] for path, flag in flags.items() if np.any(flag)]
     for param in trained:
         param.requires_grad_()
-    chosen = made.settings["optimizer"]
-    optimizer = getattr(torch.optim, OPTIMIZERS[chosen["name"]])
+    options = setup.settings["optimizer"]
+    optimizer = getattr(torch.optim, OPTIMIZERS[options["name"]])
     rate, decay, clip = (
-        chosen[key] for key in ("learning_rate", "weight_decay", "clip_norm")
+        options[key] for key in ("learning_rate", "weight_decay", "clip_norm")
     )
     adam = optimizer(trained, lr=rate, weight_decay=decay)
-    x, labels = (torch.tensor(array).to(device) for array in _batch(made))
-    forward = NETWORKS[made.backbone.name].logits
+    x, labels = (torch.tensor(array).to(device) for array in _batch(setup))
+    forward = NETWORKS[setup.backbone.name].logits
 
     def step() -> None:
         adam.zero_grad()
-        logits = forward(made, params, x)
+        logits = forward(setup, params, x)
         torch.nn.functional.cross_entropy(logits, labels).backward()
         for param, flag in partial:
             if param.grad is not None:
@@ -152,31 +152,31 @@ def _device() -> str:
     return "cuda"
 
 
-def _parameters(made: Setup) -> dict[str, Any]:
+def _parameters(setup: Setup) -> dict[str, Any]:
     import torch
 
-    flat = trees.flatten(made.variables.params)
+    flat = trees.flatten(setup.variables.params)
     return {path: torch.tensor(np.asarray(leaf)) for path, leaf in flat.items()}
 
 
-def _batch(made: Setup) -> tuple[np.ndarray, np.ndarray]:
-    """What the first step sees: the first block's input, and int64 labels `[B]`."""
-    rows = setup.batch_rows(made)
-    feed = batches.training(made.train, rows, made.settings["seed"])
+def _batch(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """What the first step takes: the first block's input, and int64 labels `[B]`."""
+    rows = batch_rows(setup)
+    feed = batches.training(setup.train, rows, setup.settings["seed"])
     resident: Any = feed.resident
     piece: Any = next(feed.pieces(0, 1))
-    found: Any = dataset.lookup(resident, piece)
-    x, labels = (each[: rows.batch_size] for each in found)
-    return np.array(dataset.normalize(made.backbone, x)), labels.astype(np.int64)
+    batch: Any = dataset.lookup(resident, piece)
+    x, labels = (array[: rows.batch_size] for array in batch)
+    return np.array(dataset.normalize(setup.backbone, x)), labels.astype(np.int64)
 
 
-def _difference(made: Setup) -> float:
+def _difference(setup: Setup) -> float:
     import torch
 
-    x, _ = _batch(made)
-    forward = NETWORKS[made.backbone.name].logits
+    x, _ = _batch(setup)
+    forward = NETWORKS[setup.backbone.name].logits
     with torch.no_grad():
-        theirs = forward(made, _parameters(made), torch.tensor(x)).numpy()
-    apply, stats = jax.jit(made.backbone.apply), made.variables.stats
-    ours = apply(made.variables.params, stats, x)[0]
+        theirs = forward(setup, _parameters(setup), torch.tensor(x)).numpy()
+    apply, stats = jax.jit(setup.backbone.apply), setup.variables.stats
+    ours = apply(setup.variables.params, stats, x)[0]
     return float(np.abs(np.asarray(ours) - theirs).max())

@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import subtune_jax.training.run
 from subtune_jax.study import timing
 from subtune_jax.study.benches.profile import NO_CACHE
 from subtune_jax.training import metrics_log, process
-from subtune_jax.training import run as train
 from subtune_jax.training.assembly import Run
 from subtune_jax.training.settings import Settings, with_changes
 from subtune_jax.training.setup import Setup
@@ -32,21 +32,21 @@ STEPS = 20  # at most
 LIMIT = 0.9
 
 
-def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
+def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
     """Seconds of `SEEDS` runs of the config, of at most `STEPS` steps.
 
     Args:
-      made: the setup.
+      setup: of the config.
       repeats: each way has one turn.
 
     Returns:
       `first` and `cached`: see `compare`; `checks`.
     """
     del repeats
-    first = timing.fresh(__name__, made.settings, NO_CACHE)
+    first = timing.fresh(__name__, setup.settings, NO_CACHE)
     with tempfile.TemporaryDirectory() as folder:
         kept = {"JAX_COMPILATION_CACHE_DIR": folder}
-        cached = timing.fresh(__name__, made.settings, kept)
+        cached = timing.fresh(__name__, setup.settings, kept)
     differing = first["differing"] + cached["differing"]
     checks = [
         timing.check("shared by apart, nothing cached", first["ratio"], LIMIT),
@@ -72,12 +72,12 @@ def compare(settings: Settings) -> dict[str, Any]:
     differing, begin = 0, settings["seed"]
     _timed(with_changes(settings, short, {"seed": begin + SEEDS}), None)
     for seed in range(begin, begin + SEEDS):
-        own, found = with_changes(settings, short, {"seed": seed}), []
+        own, results = with_changes(settings, short, {"seed": seed}), []
         for way, shared in ways.items():
             taken, result = _timed(own, shared)
             seconds[way].append(taken)
-            found.append(result)
-        differing += found[0] != found[1]
+            results.append(result)
+        differing += results[0] != results[1]
     ratio = sum(seconds["shared"]) / sum(seconds["apart"])
     return {"seconds": seconds, "ratio": ratio, "differing": differing}
 
@@ -87,19 +87,19 @@ def _timed(settings: Settings, programs: dict[str, Run] | None) -> tuple[float, 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
         begin = time.perf_counter()
-        path = train.run(settings, folder, programs)
+        path = subtune_jax.training.run.run(settings, folder, programs)
         taken = time.perf_counter() - begin
         metrics = json.loads(path.read_text())["metrics"]
         return taken, (metrics, metrics_log.read(folder))
 
 
 def main(settings: Settings) -> None:
-    """Prints what `compare` finds as JSON."""
+    """Prints what `compare` measures as JSON."""
     process.keep_memory()
     process.cache_compilations()
     with contextlib.redirect_stdout(sys.stderr):
-        found = compare(settings)
-    print(json.dumps(found))
+        figures = compare(settings)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

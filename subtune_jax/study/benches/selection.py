@@ -25,15 +25,15 @@ SHORT, LONG = 2, 10  # batches; the difference of the two has no compilation in 
 TURNS = 2  # at most, of those: each selection compiles anew
 
 
-def run(made: Setup, repeats: int) -> dict[str, Any]:
+def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """Figures of choosing.
 
     Returns:
       `epochs`: seconds of GPS's selection by those of the gradients it takes, for as
-      many batches, without compilation and without making the views; `passes`: choice
+      many batches, without compilation and without drawing the views; `passes`: choice
       -> its seconds by those of a pass; `scores`: how many there are; `checks`.
     """
-    epochs = _epochs(evidence.make(made), repeats)
+    epochs = _epochs(evidence.make(setup), repeats)
     drawn = _drawn()
     seconds = timing.by_turns(
         {
@@ -44,8 +44,8 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
         },
         repeats,
     )
-    one = seconds.pop("pass")
-    passes = {name: timing.ratio(some, one) for name, some in seconds.items()}
+    reading = seconds.pop("pass")
+    passes = {name: timing.ratio(turns, reading) for name, turns in seconds.items()}
     checks = [timing.check("GPS by its gradients", epochs["median"], EPOCHS)]
     checks += [
         timing.check(f"{name}: passes", ratio["median"], PASSES)
@@ -59,12 +59,12 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     }
 
 
-def _epochs(given: Evidence, repeats: int) -> dict[str, float]:
-    features, views = given.features, given.views
+def _epochs(gathered: Evidence, repeats: int) -> dict[str, float]:
+    features, views = gathered.features, gathered.views
     if features is None or views is None:  # `evidence.make` gives both
         raise ValueError("evidence without features; they are needed")
     batches = list(views(LONG))
-    held = given._replace(views=lambda count: batches[:count])
+    held = gathered._replace(views=lambda count: batches[:count])
 
     @jax.jit
     def slope(params: Any, batch: Any) -> Any:
@@ -75,7 +75,7 @@ def _epochs(given: Evidence, repeats: int) -> dict[str, float]:
 
     def gradients(count: int) -> None:
         for batch in batches[:count]:
-            jax.block_until_ready(slope(given.params, batch))
+            jax.block_until_ready(slope(gathered.params, batch))
 
     def choices(count: int) -> None:
         gps.make(batches=count).init(held)

@@ -1,4 +1,4 @@
-"""What a sparse step costs: forms of selection beside full fine-tuning.
+"""What a sparse step costs: forms of selection compared with full fine-tuning.
 
 Elements are drawn at random, since their places change no cost; biases and LayerScale
 ride along where GPS trains them. Everything is a ratio inside one run, by turns.
@@ -21,6 +21,7 @@ from subtune_jax.training.assembly import Run
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
+RIDING = gps.RIDING.pattern  # what GPS trains as well
 KERNELS = r".*kernel"
 TIME, SAVED, STATE = 0.70, 0.9, 1.05  # limits of a step of one input a neuron
 FORMS: dict[str, dict[str, Any]] = {
@@ -31,10 +32,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "array_1_percent": {"scope": "array", "fraction": 0.01},
     "array_25_percent": {"scope": "array", "fraction": 0.25},
 }
-COLUMNS = 0.25  # of the neurons, whole; beside a quarter of the elements
+COLUMNS = 0.25  # of the neurons, whole; compared with a quarter of the elements
 
 
-def run(made: Setup, repeats: int) -> dict[str, Any]:
+def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """Figures of a training step of each form.
 
     Returns:
@@ -43,19 +44,18 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
       in that of `full` in the same turn, `flops`, and `saved`: the difference of peaks
       by 12 bytes for each value that full fine-tuning trains. `checks`.
     """
-    made = made._replace(augment=augment.NONE)
-    given = evidence.make(made)
-    ready = {
-        name: method.assemble(made, method.plan_of(made, selection), cached=False)
-        for name, selection in _selections(given).items()
+    setup = setup._replace(augment=augment.NONE)
+    runs = {
+        name: method.assemble(setup, method.plan_of(setup, selection), cached=False)
+        for name, selection in _selections(evidence.make(setup)).items()
     }
     states: dict[str, State] = {}
     steps: dict[str, Callable[[], object]] = {
-        name: method.stepping(one, states, name) for name, one in ready.items()
+        name: method.stepping(form, states, name) for name, form in runs.items()
     }
     seconds = timing.by_turns(steps, repeats)
     forms = {
-        name: _figures(one, states[name], seconds[name]) for name, one in ready.items()
+        name: _figures(form, states[name], seconds[name]) for name, form in runs.items()
     }
     ratios = {
         name: _ratios(row, forms["full"])
@@ -66,25 +66,25 @@ def run(made: Setup, repeats: int) -> dict[str, Any]:
     return {"forms": forms, "ratios": ratios, "checks": checks}
 
 
-def _selections(given: Evidence) -> dict[str, Selection]:
-    found = {"full": full.make().init(given)}
+def _selections(gathered: Evidence) -> dict[str, Selection]:
+    selections = {"full": full.make().init(gathered)}
     for name, arguments in FORMS.items():
-        found[name] = random.make(**arguments).init(given)
-    draws = scores.random(masks.find(given.params, KERNELS, given.blocks[-1:]), 0)
-    chosen = structured.columns(draws, fraction=COLUMNS)
-    mask = masks.fill(given.params, chosen)
-    return found | {"columns_25_percent": Selection(mask)}
+        selections[name] = random.make(**arguments).init(gathered)
+    kernels = masks.find(gathered.params, KERNELS, gathered.blocks[-1:])
+    columns = structured.columns(scores.random(kernels, 0), fraction=COLUMNS)
+    mask = masks.fill(gathered.params, columns)
+    return selections | {"columns_25_percent": Selection(mask)}
 
 
-def _figures(one: Run, state: State, seconds: list[float]) -> dict[str, Any]:
-    memory: Any = one.trainer.compiled.memory_analysis()
+def _figures(form: Run, state: State, seconds: list[float]) -> dict[str, Any]:
+    memory: Any = form.trainer.compiled.memory_analysis()
     sizes = {what: getattr(memory, f"{what}_size_in_bytes") for what in method.SIZES}
     new = sizes["output"] - sizes["alias"]
-    positions = one.plan.positions.values()
+    positions = form.plan.positions.values()
     return {
-        "trained": sum(np.size(value) for value in one.plan.values.values()),
+        "trained": sum(np.size(value) for value in form.plan.values.values()),
         "milliseconds": {k: 1e3 * v for k, v in timing.spread(seconds).items()},
-        "flops": one.trainer.flops,
+        "flops": form.trainer.flops,
         "optimizer_bytes": results.state_bytes(state),
         "index_bytes": sum(where.nbytes for where in positions),
         "memory": sizes,

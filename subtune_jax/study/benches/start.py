@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
+import subtune_jax.training.run
 from subtune_jax.study import timing
 from subtune_jax.training import process
-from subtune_jax.training import run as train
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup
 
@@ -23,11 +23,11 @@ COMPILING = "/jax/core/compile/backend_compile_duration"
 STEPS = 2  # of the probe, if there is one, and of training
 
 
-def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
+def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
     """Programs compiled by two starts that share one cache of compilations.
 
     Args:
-      made: the setup.
+      setup: of the config.
       repeats: each start happens once.
 
     Returns:
@@ -36,10 +36,10 @@ def run(made: Setup, repeats: int = 1) -> dict[str, Any]:
       result; `checks`.
     """
     del repeats
-    settings: Settings = {**made.settings, "train_steps": STEPS, "eval_steps": 1}
-    chosen = settings["optimizer"]
-    probe = min(chosen["probe_steps"], STEPS)
-    settings["optimizer"] = {**chosen, "probe_steps": probe}
+    settings: Settings = {**setup.settings, "train_steps": STEPS, "eval_steps": 1}
+    options = settings["optimizer"]
+    probe = min(options["probe_steps"], STEPS)
+    settings["optimizer"] = {**options, "probe_steps": probe}
     with tempfile.TemporaryDirectory() as folder:
         cache = {"JAX_COMPILATION_CACHE_DIR": folder}
         first, second = (timing.fresh(__name__, settings, cache) for _ in range(2))
@@ -62,7 +62,7 @@ def main(settings: Settings) -> None:
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(sys.stderr),
     ):
-        train.run(settings, Path(folder))
+        subtune_jax.training.run.run(settings, Path(folder))
     figures = {
         "programs": counts[REQUESTS],
         "compiled": counts[REQUESTS] - counts[HITS],

@@ -13,11 +13,11 @@ from subtune_jax.models.weights.bert_files import read_config
 from subtune_jax.training.setup import Setup
 
 
-def logits(made: Setup, params: dict[str, Any], x: Any) -> Any:
+def logits(setup: Setup, params: dict[str, Any], x: Any) -> Any:
     """Tokens `[B, L, 2]`, see `Backbone.encode` -> `[B, C]`."""
     import torch.nn.functional as F  # noqa: N812
 
-    heads, epsilon, first, kind = _details(made)
+    heads, epsilon, first, kind = _details(setup)
     real = x[..., 1] > 0
     read = real[:, None, None, :]  # by whom, of which head: all the same
 
@@ -37,7 +37,7 @@ def logits(made: Setup, params: dict[str, Any], x: Any) -> Any:
     y = y + params["embed/position"][first : first + x.shape[1]]
     y = norm(y + F.embedding(which, params["embed/type"]), "embed/norm")
     y = dense(y, "embed/project") if "embed/project/kernel" in params else y
-    for block in made.backbone.blocks[1:-2]:
+    for block in setup.backbone.blocks[1:-2]:
         parts = [
             split(dense(y, f"{block}/attn/{n}")) for n in ("query", "key", "value")
         ]
@@ -49,17 +49,17 @@ def logits(made: Setup, params: dict[str, Any], x: Any) -> Any:
     if "pooler/kernel" in params:
         y = dense(y[:, 0], "pooler")
         y = F.gelu(y) if kind == "electra" else y.tanh()
-    elif _pooling(made) == "first":
+    elif _pooling(setup) == "first":
         y = y[:, 0]
     else:
         y = (y * real[..., None]).sum(1) / real.sum(1, keepdim=True)
     return dense(y, "head")
 
 
-def _details(made: Setup) -> tuple[int, float, int, str]:
+def _details(setup: Setup) -> tuple[int, float, int, str]:
     """Heads, epsilon of the norms, the row of the first position, and the kind."""
-    given = made.settings["backbone"]
-    weights, variant = given["weights"], given["variant"] or "minilm-l6"
+    backbone = setup.settings["backbone"]
+    weights, variant = backbone["weights"], backbone["variant"] or "minilm-l6"
     if weights is None:
         named = isinstance(variant, str)
         shape = bert.VARIANTS[variant] if named else bert.Shape(*variant)
@@ -69,5 +69,5 @@ def _details(made: Setup) -> tuple[int, float, int, str]:
     return config.heads, config.epsilon, config.first, config.kind
 
 
-def _pooling(made: Setup) -> str:
-    return made.settings["backbone"]["pooling"] or "mean"
+def _pooling(setup: Setup) -> str:
+    return setup.settings["backbone"]["pooling"] or "mean"

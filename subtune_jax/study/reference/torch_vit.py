@@ -8,12 +8,12 @@ from subtune_jax.training.setup import Setup
 EPSILON = 1e-6  # of the layer norms, unless a config or weights say otherwise
 
 
-def logits(made: Setup, params: dict[str, Any], x: Any) -> Any:
+def logits(setup: Setup, params: dict[str, Any], x: Any) -> Any:
     """`[B, H, W, 3]`, normalised -> `[B, C]`."""
     import torch
     import torch.nn.functional as F  # noqa: N812
 
-    variant = made.settings["backbone"]["variant"]
+    variant = setup.settings["backbone"]["variant"]
     shape = VARIANTS[variant] if isinstance(variant, str) else Shape(*variant)
 
     def dense(x: Any, path: str) -> Any:
@@ -31,7 +31,7 @@ def logits(made: Setup, params: dict[str, Any], x: Any) -> Any:
     x = x.flatten(2).transpose(1, 2)
     first = params["embed/token"].expand(len(x), 1, -1)
     x = torch.cat([first, x], 1) + params["embed/position"]
-    for block in made.backbone.blocks[1:-2]:
+    for block in setup.backbone.blocks[1:-2]:
         y = norm(x, f"{block}/norm1")
         parts = [
             heads(dense(y, f"{block}/attn/{n}")) for n in ("query", "key", "value")

@@ -25,8 +25,9 @@ from subtune_jax.study import grid, summaries
 from subtune_jax.study.grid import Job
 from subtune_jax.study.summaries import JobResults, RateMetrics
 from subtune_jax.subtuning import block_profile, block_search
-from subtune_jax.training import assembly, results, run, workdir
-from subtune_jax.training.loop import NonFiniteLossError
+from subtune_jax.training import results, run, workdir
+from subtune_jax.training.program import Program
+from subtune_jax.training.results import NonFiniteLossError
 from subtune_jax.training.settings import Settings
 
 PAUSE_SECONDS = 2.0  # before asking again for what other processes have in hand
@@ -74,7 +75,7 @@ def _run_all(
 
     def run_these(some: Sequence[tuple[Job, Settings]]) -> None:
         """Seeds of a run one after the other: the second compiles nothing."""
-        programs: dict[str, assembly.Run] = {}
+        programs: dict[str, Program] = {}
         ordered = sorted(some, key=lambda pair: _seedless(pair[0]))
         for job, own in _reserved(ordered, folder):
             say(f"{len(job_results) + 1} of {total}: {job.folder}")
@@ -128,7 +129,7 @@ def _run(
     settings: Settings,
     folder: Path,
     options: grid.GridOptions,
-    programs: dict[str, assembly.Run],
+    programs: dict[str, Program],
 ) -> Mapping[str, Any]:
     """The run's result; only -inf on validation where a rate that votes fails it."""
     try:

@@ -28,10 +28,10 @@ from subtune_jax.core import devices, progress
 from subtune_jax.data import batches
 from subtune_jax.study import summaries
 from subtune_jax.subtuning import evaluator
-from subtune_jax.training import finish, results, run, setup, step, workdir
-from subtune_jax.training.finish import Ready
-from subtune_jax.training.loop import NonFiniteLossError
+from subtune_jax.training import results, run, step, workdir
+from subtune_jax.training.results import Begun, Fitted, NonFiniteLossError
 from subtune_jax.training.settings import Settings
+from subtune_jax.training.setup import batch_rows
 from subtune_jax.training.step import Fixed, State
 
 HOW = ("auto", "vmap", "turns")
@@ -102,37 +102,36 @@ def _by_turns(jobs: Sequence[tuple[Settings, Path]]) -> None:
 
 def _at_once(jobs: Sequence[tuple[Settings, Path]]) -> None:
     """Trains all seeds together, and writes the result of each."""
-    ready: list[Ready] = []
+    ready: list[Begun] = []
     for settings, folder in jobs:
         workdir.check(folder, settings)
-        like = ready[0].run if ready else None
-        ready.append(run.ready(settings, folder, like))
+        like = ready[0].program if ready else None
+        ready.append(run.begin(settings, folder, like))
     first = ready[0]
-    if any(seed.run.trainer.form != first.run.trainer.form for seed in ready):
+    if any(seed.program.shapes != first.program.shapes for seed in ready):
         raise ValueError("the seeds select arrays of other sizes; give --how=turns")
     begin = time.perf_counter()
     states = _last_states(ready)
     share = (time.perf_counter() - begin) / len(ready)
     for seed, state, (_, folder) in zip(ready, states, jobs, strict=True):
-        seconds = {"train": share, "wait": 0.0}
-        finish.write(seed, state, seconds, folder, pictures=False)
+        results.write(seed, Fitted(state, share, 0.0), folder, pictures=False)
 
 
-def _last_states(ready: Sequence[Ready]) -> list[State]:
+def _last_states(ready: Sequence[Begun]) -> list[State]:
     """The state of every seed after training."""
     first = ready[0]
-    where, trainer = first.run.trainer.devices, first.run.trainer
-    states = [devices.to_host(seed.run.state) for seed in ready]
-    own = [devices.to_host(_own(seed.run.trainer.fixed)) for seed in ready]
+    where = first.program.devices
+    states = [devices.to_host(seed.program.state) for seed in ready]
+    own = [devices.to_host(_own(seed.program.fixed)) for seed in ready]
     number = states[0].step  # the same for all: a step's branches are taken by all
     stacked, fixed = devices.replicate(
         where,
         (
             _stack([_stepless(state) for state in states]),
-            (trainer.fixed.frozen, _stack(own), number),
+            (first.program.fixed.frozen, _stack(own), number),
         ),
     )
-    train_step = step.make_train(first.run.recipe)
+    train_step = step.make_train(first.program.recipe)
 
     def step_of_all(stacked: Any, fixed: Any, piece: Any) -> Any:
         frozen, own, number = fixed
@@ -152,7 +151,7 @@ def _last_states(ready: Sequence[Ready]) -> list[State]:
             raise NonFiniteLossError(f"the loss of step {done} is not finite")
         fixed = (*fixed[:2], devices.replicate(where, np.int32(done)))
     last = devices.to_host(stacked)
-    after = np.int32(first.made.settings["train_steps"])
+    after = np.int32(first.setup.settings["train_steps"])
     return [
         devices.replicate(where, _part(last, number)._replace(step=after))
         for number in range(len(ready))
@@ -176,15 +175,15 @@ def _part(stacked: Any, number: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[number], stacked)
 
 
-def _pieces(ready: Sequence[Ready]) -> Iterator[dict[str, np.ndarray]]:
+def _pieces(ready: Sequence[Begun]) -> Iterator[dict[str, np.ndarray]]:
     """Pieces with a second axis of seeds, inputs sent along and cut alike."""
-    steps = ready[0].made.settings["train_steps"]
+    steps = ready[0].setup.settings["train_steps"]
     feeds = []
     for seed in ready:
-        examples = seed.run.enter(seed.made.train)._replace(inputs=None)
-        rows = setup.batch_rows(seed.made, pieces=seed.run.recipe.accumulate_steps)
+        examples = seed.program.enter(seed.setup.train)._replace(inputs=None)
+        rows = batch_rows(seed.setup, pieces=seed.program.recipe.accumulate_steps)
         feed = batches.training(
-            examples, rows, seed.made.settings["seed"], seed.run.recipe.augment
+            examples, rows, seed.setup.settings["seed"], seed.program.recipe.augment
         )
         feeds.append(feed.pieces(0, steps))
     for pieces in zip(*feeds, strict=True):

@@ -33,8 +33,10 @@ from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
 from subtune_jax.subtuning.journal import Journal
 from subtune_jax.subtuning.trials import Testbed
-from subtune_jax.training import assembly, loop, setup
+from subtune_jax.training import program
+from subtune_jax.training.run import fit
 from subtune_jax.training.settings import Settings
+from subtune_jax.training.setup import examples
 
 
 def run(
@@ -169,14 +171,14 @@ def _train_relative(
     trained = dict.fromkeys(baseline.stages[0].trained, np.True_)
     selection = Selection(masks.fill(own.variables.params, trained))
     plan = partition.make(own.variables, own.backbone.blocks, selection)
-    run = assembly.assemble(own, plan, relative, steps, values=values)
-    state, _ = loop.fit(run.trainer, run.state, 0, steps, lambda done, metrics: None)
+    built = program.build(own, plan, relative, steps, values=values)
+    state = fit(built, steps).state
 
     def logits(cache: ActivationCache, where: np.ndarray) -> np.ndarray:
-        return assembly.logits(run, state, _part(cache.examples, where))
+        return program.logits(built, state, _part(cache.examples, where))
 
     seconds = time.perf_counter() - begin
-    return _Trained(logits, steps, run.trainer.flops * steps, seconds)
+    return _Trained(logits, steps, built.flops * steps, seconds)
 
 
 def _part(examples: dataset.Examples, where: np.ndarray) -> dataset.Examples:
@@ -189,7 +191,7 @@ def _test(
 ) -> None:
     """Reads the test split and writes the metric of every network."""
     task, old = testbed.setup.task, testbed.trainer.cache
-    test = setup.examples(testbed.setup.backbone, task.test)
+    test = examples(testbed.setup.backbone, task.test)
     cache = activation_cache.make(
         old.programs, old.base, test, old.rows, old.bounds, folder
     )

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from subtune_jax import delta
 from subtune_jax.core.contracts import Variables
-from subtune_jax.delta import store as delta
 from subtune_jax.training import program, results, workdir
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import examples, prepare

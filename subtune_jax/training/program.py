@@ -60,6 +60,11 @@ class Program(NamedTuple):
     enter: Any = None
     outputs: Any = None
 
+    @property
+    def first_step(self) -> Any:
+        """The step compiled for the first batch."""
+        return next(iter(self.steps.values()))
+
 
 def build(
     setup: Setup,

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from subtune_jax import delta
 from subtune_jax.core import devices
 from subtune_jax.core.contracts import Variables
 from subtune_jax.core.progress import say
 from subtune_jax.data.dataset import Examples
-from subtune_jax.delta import store as delta
 from subtune_jax.training import drift, program, tuned, workdir
 from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup, examples

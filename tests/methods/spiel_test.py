@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import steps
 
 from subtune_jax.backbones import mlp
 from subtune_jax.core import devices, losses, trees
@@ -12,7 +13,8 @@ from subtune_jax.data import batches as data
 from subtune_jax.data import dataset
 from subtune_jax.methods import spiel
 from subtune_jax.optim import dynamic_mask, mask_rule, optimizer, partition
-from subtune_jax.training import loop, step
+from subtune_jax.training import step
+from subtune_jax.training.run import fit
 
 STEPS, PERIOD, LOOKS, DROPS, FRACTION = 17, 6, 3, 0.5, 0.1
 B1, B2, EPSILON, CLASSES = 0.9, 0.999, 1e-8, 3
@@ -62,14 +64,14 @@ def run(world, chosen, start):
         recipe, flat, variables.stats, plan.values, plan.positions, state
     )
     where = devices.choose("auto", jax.devices()[:1])
-    trainer, state = loop.compile_training(where, recipe, first, {}, batches(world)[0])
+    trainer = steps.compiled(where, recipe, first, {}, batches(world)[0])
     history = []
 
-    def keep(done, state):
+    def keep(done, state, metrics):
         history.append(devices.to_host(state))
 
-    loop.fit(trainer, state, 0, STEPS, lambda *_: None, range(STEPS + 1), keep)
-    return history, trainer.programs
+    fit(trainer, STEPS, watch=keep)
+    return history, trainer.steps
 
 
 def literal(world, start):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import steps
 
 from subtune_jax import delta
 from subtune_jax.commands import configs
@@ -19,7 +20,15 @@ from subtune_jax.data import batches, dataset
 from subtune_jax.optim import additive, optimizer, partition
 from subtune_jax.selection import masks
 from subtune_jax.study.benches import method
-from subtune_jax.training import assembly, checkpoint, loop, results, run, setup, step
+from subtune_jax.training import (
+    checkpoint,
+    program,
+    report_data,
+    run,
+    setup,
+    step,
+    tuned,
+)
 from subtune_jax.training.settings import with_changes
 
 CLASSES, WIDTH, HEADS, PATCH, EPSILON, RATE = 3, 16, 2, 8, 1e-6, 0.1
@@ -156,10 +165,10 @@ def fit(method, count, where=None, **choices):
     seen = dataset.resident(*examples())
     rows = batches.rows(8, where.size)
     feed = batches.training(seen, rows, 0)
-    trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
-    state, _ = loop.fit(trainer, state, 0, count, lambda done, metrics: None)
-    predictor = loop.predictor(where, recipe, rows)
-    logits = loop.predict(predictor, state, trainer.fixed, seen)
+    trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
+    state = run.fit(trainer, count).state
+    predict = program.forward(where, recipe, rows)
+    logits = predict(state, trainer.fixed, seen)
     values = devices.to_host(state.values)
     return variables, plan, values, devices.to_host(trainer.fixed.frozen), logits
 
@@ -331,8 +340,8 @@ def test_a_mask_may_go_with_added_arrays_even_on_the_same_leaves():
     begin = step.start(recipe, flat, variables.stats, plan.values, plan.positions)
     where = devices.choose("auto", jax.devices()[:1])
     feed = batches.training(dataset.resident(*examples()), batches.rows(8, 1), 0)
-    trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
-    state, _ = loop.fit(trainer, state, 0, 3, lambda done, metrics: None)
+    trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
+    state = run.fit(trainer, 3).state
     moved = np.asarray(state.partial[path]) != flat[path]
     assert moved[:, 1].all() and not moved[:, [0, *range(2, WIDTH)]].any()
 
@@ -443,28 +452,28 @@ def test_what_is_shipped_is_what_was_evaluated(method, choices):
     made = setup.prepare(config(method, **choices))
     selection = made.selector.init(evidence(made.backbone, made.variables))
     plan = partition.make(made.variables, made.backbone.blocks, selection)
-    ready = assembly.assemble(made, plan, made.optimizer, 6)
-    state, _ = loop.fit(ready.trainer, ready.state, 0, 6, lambda done, metrics: None)
-    after = results.tuned(made, ready, state)
-    assert results.frozen_unchanged(made, ready, state, after)
+    ready = program.build(made, plan, made.optimizer, 6)
+    state = run.fit(ready, 6).state
+    after = tuned.variables(made, ready, state)
+    assert tuned.frozen_unchanged(made, ready, state, after)
     images = made.validation.read(np.arange(len(made.validation.labels)))
     seen = (images.astype(np.float32) - 127.5) / 127.5
     shipped = made.backbone.apply(after.params, after.stats, seen)[0]
-    found = assembly.logits(ready, state, made.validation)
+    found = program.logits(ready, state, made.validation)
     np.testing.assert_allclose(found, shipped, rtol=1e-4, atol=1e-5)
     after.params["block01"]["norm1"]["scale"][0] += 1  # ssf may change it, others not
-    allowed = results.frozen_unchanged(made, ready, state, after)
+    allowed = tuned.frozen_unchanged(made, ready, state, after)
     assert allowed == (method == "ssf")
     after.params["embed"]["token"][0] += 1
-    assert not results.frozen_unchanged(made, ready, state, after)
+    assert not tuned.frozen_unchanged(made, ready, state, after)
 
 
 def test_shares_count_added_elements_by_block():
     made = setup.prepare(config("lora"))
     selection = made.selector.init(evidence(made.backbone, made.variables))
     plan = partition.make(made.variables, made.backbone.blocks, selection)
-    ready = assembly.assemble(made, plan, made.optimizer, 6)
-    shares = results.shares(made, ready)
+    ready = program.build(made, plan, made.optimizer, 6)
+    shares = report_data.shares(made, ready)
     assert {block: share[0] for block, share in shares.items()} == {
         "embed": 0,
         "block01": 2 * 3 * 2 * WIDTH,

@@ -8,6 +8,7 @@ import noise
 import numpy as np
 import optax
 import pytest
+import steps
 
 from subtune_jax import compact, masked, scores
 from subtune_jax.backbones import vit
@@ -17,7 +18,7 @@ from subtune_jax.data import batches, dataset
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.selection import choose, masks
 from subtune_jax.sparse_step import selected
-from subtune_jax.training import loop, step
+from subtune_jax.training import step
 
 STEPS = 100
 NETWORKS = registry.plugins("backbones")
@@ -156,8 +157,8 @@ def trainer(mask_of, where=None, batch=8):
     images = rng.integers(0, 255, (16, *backbone.input_shape), dtype=np.uint8)
     examples = dataset.resident(images, rng.integers(0, 3, 16).astype(np.int32))
     feed = batches.training(examples, batches.rows(batch, where.size), 0)
-    ready, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
-    return plan, ready, state
+    ready = steps.compiled(where, recipe, begin, plan.positions, feed)
+    return plan, ready, ready.state
 
 
 def gps(params):

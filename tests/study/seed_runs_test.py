@@ -10,7 +10,7 @@ import pytest
 import subtune_jax.training.run
 from subtune_jax import delta
 from subtune_jax.commands import configs, seeds
-from subtune_jax.training import loop, setup
+from subtune_jax.training import setup, step
 
 CONFIG = """
 import ml_collections
@@ -47,8 +47,8 @@ def run(config, folder, *more):
 def by_turns(config, tmp_path_factory):
     """Three seeds; not to be changed."""
     folder = tmp_path_factory.mktemp("turns") / "all"
-    compile_training = loop.compile_training
-    with mock.patch.object(loop, "compile_training", wraps=compile_training) as spy:
+    make_train = step.make_train
+    with mock.patch.object(step, "make_train", wraps=make_train) as spy:
         assert run(config, folder, "--count=3") == 0
     assert spy.call_count == 1  # for the first seed; the others have its programs
     return folder

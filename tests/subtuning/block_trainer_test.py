@@ -10,14 +10,15 @@ from subtune_jax.core.method import Selection
 from subtune_jax.optim import partition
 from subtune_jax.selection import masks
 from subtune_jax.subtuning import block_trainer, trials
-from subtune_jax.training import assembly, loop
+from subtune_jax.training import program
+from subtune_jax.training.run import fit, linear_probe
 
 NETWORKS = registry.plugins("backbones")
 
 
 def probed(setup):
     """The head that `train` starts from."""
-    return devices.to_host(assembly.linear_probe(setup)[1].values)
+    return devices.to_host(linear_probe(setup).state.values)
 
 
 def by_train(setup, mask, head=None):
@@ -30,9 +31,9 @@ def by_train(setup, mask, head=None):
     )
     if head is None and setup.optimizer.probe_steps:
         head = probed(setup)
-    run = assembly.assemble(setup, plan, setup.optimizer, STEPS, values=head)
-    state, _ = loop.fit(run.trainer, run.state, 0, STEPS, lambda done, metrics: None)
-    return assembly.logits(run, state, setup.validation)
+    built = program.build(setup, plan, setup.optimizer, STEPS, values=head)
+    state = fit(built, STEPS).state
+    return program.logits(built, state, setup.validation)
 
 
 def same(a, b):

@@ -17,7 +17,7 @@ from subtune_jax.core import registry, trees
 from subtune_jax.data import dense
 from subtune_jax.report import mask_pictures, themes
 from subtune_jax.selection import masks
-from subtune_jax.training import evaluation, evidence, metrics_log, results, setup
+from subtune_jax.training import evaluation, evidence, metrics_log, report_data, setup
 from subtune_jax.training.settings import with_changes
 
 CONFIG = """
@@ -101,7 +101,7 @@ def test_the_worst_images_come_first_each_with_its_own_masks(config):
     made = prepared(config)
     logits = evaluation.outputs(made, made.variables, made.validation)
     truth = made.validation.labels
-    found = results.worst(made, logits, truth, made.validation, count=4)
+    found = report_data.worst(made, logits, truth, made.validation, count=4)
     each = [dense.mean_dice(logits[i][None], truth[i][None]) for i in range(len(truth))]
     assert [example["metric"] for example in found] == sorted(each)[:4]
     for example in found:

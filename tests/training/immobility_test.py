@@ -12,7 +12,8 @@ from subtune_jax.commands import configs
 from subtune_jax.core import devices, registry, trees
 from subtune_jax.core import method as selectors
 from subtune_jax.optim import optimizer, partition
-from subtune_jax.training import assembly, evidence, loop, results, setup
+from subtune_jax.training import evidence, program, setup, tuned
+from subtune_jax.training.run import fit
 
 STEPS = 50
 NETWORKS, METHODS = registry.plugins("backbones"), registry.plugins("methods")
@@ -81,7 +82,7 @@ def bits(array):
 
 def held(ready, state):
     """All parameters as the devices hold them, by path."""
-    parts = ready.trainer.fixed.frozen, state.values, state.partial
+    parts = ready.fixed.frozen, state.values, state.partial
     return devices.to_host({path: x for part in parts for path, x in part.items()})
 
 
@@ -104,11 +105,11 @@ def test_unselected_elements_never_move(network, method, batch_norm):
         batch_norm=batch_norm,
         moves=moves,
     )
-    ready = assembly.assemble(made, plan, chosen, STEPS, selector=selector)
+    ready = program.build(made, plan, chosen, STEPS, selector=selector)
     before = trees.flatten(made.variables.params)
     seen = [before | devices.to_host(ready.state.values)]
 
-    def check(done, state):
+    def check(done, state, metrics):
         after = held(ready, state)
         for path, where in devices.to_host(state.moving.mask).items():
             now = np.zeros(before[path].shape, bool)
@@ -122,11 +123,7 @@ def test_unselected_elements_never_move(network, method, batch_norm):
             assert not changed[~now].any(), (path, done)
         seen.append(after)
 
-    pauses = range(1, STEPS + 1) if moves else ()
-    pause = check if moves else lambda done, state: None
-    state, _ = loop.fit(
-        ready.trainer, ready.state, 0, STEPS, lambda *_: None, pauses, pause
-    )
+    state = fit(ready, STEPS, watch=check if moves else None).state
     params, mask = held(ready, state), trees.flatten(plan.mask)
     if state.moving is not None:
         mask |= devices.to_host(state.moving.ever)
@@ -145,5 +142,5 @@ def test_unselected_elements_never_move(network, method, batch_norm):
     for path, old in trees.flatten(made.variables.stats).items():
         same = np.array_equal(bits(stats[path]), bits(old))
         assert same == (path.split("/")[0] not in plan.training), path
-    shipped = results.tuned(made, ready, state)
-    assert results.frozen_unchanged(made, ready, state, shipped)
+    shipped = tuned.variables(made, ready, state)
+    assert tuned.frozen_unchanged(made, ready, state, shipped)

@@ -8,6 +8,7 @@ import jax
 import noise
 import numpy as np
 import pytest
+import steps
 
 from subtune_jax.backbones import bert
 from subtune_jax.commands import configs
@@ -16,7 +17,8 @@ from subtune_jax.core.method import Selection
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.selection import choose
-from subtune_jax.training import assembly, evidence, loop, setup, step
+from subtune_jax.training import evidence, program, setup, step
+from subtune_jax.training.run import fit
 
 STEPS = 8
 BATCH = 30  # divides by 1 and 2, not by 4 and 8
@@ -65,13 +67,18 @@ def train(
     begin = step.start(recipe, flat, variables.stats, plan.values, plan.positions)
     rows = batches.rows(BATCH, where.size * accumulate)
     feed = batches.training(examples(), rows, 0, augmenting)
-    trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
+    trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
     log = []
-    state, _ = loop.fit(trainer, state, 0, last, lambda done, m: log.append(m))
-    predict = loop.predictor(where, recipe, batches.rows(BATCH, where.size))
-    logits = loop.predict(predict, state, trainer.fixed, examples())
+    state = fit(trainer, last, watch=noting(log)).state
+    predict = program.forward(where, recipe, batches.rows(BATCH, where.size))
+    logits = predict(state, trainer.fixed, examples())
     values = devices.to_host(state.values if state.ema is None else state.ema)
     return values, devices.to_host(state.stats), logits, log
+
+
+def noting(log):
+    """A watcher that keeps the metrics of every step."""
+    return lambda done, state, m: log.append({k: float(v) for k, v in m.items()})
 
 
 def steps_recipe(backbone, plan, chosen, augmenting, accumulate, ema):
@@ -128,12 +135,10 @@ def train_texts(where):
     selection = made.selector.init(evidence.make(made))
     plan = partition.make(made.variables, made.backbone.blocks, selection, moves=True)
     chosen = made.optimizer, STEPS
-    ready = assembly.assemble(made, plan, *chosen, selector=made.selector)
+    ready = program.build(made, plan, *chosen, selector=made.selector)
     log = []
-    state, _ = loop.fit(
-        ready.trainer, ready.state, 0, STEPS, lambda done, m: log.append(m)
-    )
-    logits = assembly.logits(ready, state, made.validation)
+    state = fit(ready, STEPS, watch=noting(log)).state
+    logits = program.logits(ready, state, made.validation)
     # The gradient of a key's bias is zero but for rounding, and Adam divides by it.
     values = {p: x for p, x in state.values.items() if not p.endswith("key/bias")}
     values, mask = devices.to_host((values, state.moving.mask))
@@ -170,7 +175,7 @@ def test_what_crosses_the_network_is_the_selected_values(mode):
     begin = step.start(recipe, flat, variables.stats, plan.values, plan.positions)
     where = on(mode, 8)
     feed = batches.training(examples(), batches.rows(BATCH, 8), 0)
-    trainer, _ = loop.compile_training(where, recipe, begin, plan.positions, feed)
+    trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
     k = sum(np.size(value) for value in plan.values.values())
-    moved = flops.all_reduced(trainer.compiled.as_text())
+    moved = flops.all_reduced(trainer.first_step.as_text())
     assert 4 * k <= moved <= 4 * k + 1000

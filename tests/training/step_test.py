@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import steps
 
 from subtune_jax.core import devices, elements, losses, registry, trees
 from subtune_jax.core.method import Selection
 from subtune_jax.data import batches, dataset
 from subtune_jax.optim import partition
-from subtune_jax.training import loop, step
+from subtune_jax.training import step
+from subtune_jax.training.results import NonFiniteLossError
+from subtune_jax.training.run import fit
 
 CLASSES = 3
 
@@ -47,11 +50,10 @@ def run(transform, last, **choices):
     begin = step.start(recipe, flat, variables.stats, plan.values, plan.positions)
     where = devices.choose("auto", jax.devices()[:1])
     feed = batches.training(examples(), batches.rows(16, 1), 0)
-    trainer, state = loop.compile_training(where, recipe, begin, plan.positions, feed)
+    trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
     states = []
-    keep = lambda done, state: states.append(devices.to_host(state))  # noqa: E731
-    every = range(1, last + 1)
-    loop.fit(trainer, state, 0, last, lambda done, m: None, every, keep)
+    keep = lambda done, state, m: states.append(devices.to_host(state))  # noqa: E731
+    fit(trainer, last, watch=keep)
     return plan, variables, states
 
 
@@ -134,5 +136,5 @@ def test_bfloat16_computes_with_float32_masters():
 
 
 def test_a_loss_that_is_not_finite_is_named():
-    with pytest.raises(loop.NonFiniteLossError, match=r"the loss of step \d+ is nan"):
+    with pytest.raises(NonFiniteLossError, match=r"the loss of step \d+ is nan"):
         run(optax.sgd(1e30), 4)

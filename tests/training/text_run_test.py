@@ -16,7 +16,7 @@ from subtune_jax.commands import evaluate as evaluate_command
 from subtune_jax.commands import search as search_command
 from subtune_jax.commands import train as train_command
 from subtune_jax.subtuning import block_profile, block_search
-from subtune_jax.training import metrics_log, results, run, setup
+from subtune_jax.training import metrics_log, report_data, run, setup
 
 KINDS = {"classes": False, "numbers": True}
 BERT = {"name": "bert", **bert.TINY, "lengths": (4,)}  # batches of 4 tokens, or of 8
@@ -87,7 +87,7 @@ def test_a_run_on_texts_learns_reports_and_is_evaluated(file, tmp_path, capsys):
     whole, programs = configs.complete(given(*file)), {}
     run.run(whole, tmp_path / "run", programs)
     (ready,) = programs.values()
-    assert len(ready.trainer.programs) == 2  # a program for each length that came
+    assert len(ready.steps) == 2  # a program for each length that came
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["frozen_unchanged"] is True
     assert result["metrics"]["name"] == ("pearson" if file[1] else "accuracy")
@@ -118,7 +118,7 @@ def test_mistakes_are_the_texts_of_the_worst_answers(file):
     count = len(test.labels)
     logits = rng.normal(size=(count, len(made.task.classes))).astype(np.float32)
     examples = setup.examples(made.backbone, test)
-    found = results.mistakes(made, logits, test.labels, examples, count=3)
+    found = report_data.mistakes(made, logits, test.labels, examples, count=3)
     if file[1]:
         size = [-abs(float(logits[i, 0]) - test.labels[i]) for i in range(count)]
     else:
@@ -135,7 +135,7 @@ def test_mistakes_are_the_texts_of_the_worst_answers(file):
         else:
             assert one["truth"] == made.task.classes[test.labels[i]] != one["guess"]
             assert one["probability"] == pytest.approx(-size[i])
-    pairs = results.confusion(logits, test.labels, len(made.task.classes))
+    pairs = report_data.confusion(logits, test.labels, len(made.task.classes))
     expected = (count, 2) if file[1] else (2, 2)
     assert pairs.shape == expected
 

@@ -13,10 +13,10 @@ from subtune_jax.core import flops, trees
 from subtune_jax.core.method import Selection
 from subtune_jax.data import augment
 from subtune_jax.optim import optimizer, partition
-from subtune_jax.optim.partition import Plan
+from subtune_jax.optim.partition import Partition
 from subtune_jax.selection import masks
 from subtune_jax.study import timing
-from subtune_jax.training import assembly
+from subtune_jax.training import program
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, batch_rows, dtype
 
@@ -63,9 +63,9 @@ def block_cost(setup: Setup, block: str) -> dict[str, Any]:
         Selection(mask),
         batch_norm=settings["batch_norm"],
     )
-    run = assembly.assemble(setup, plan, optimizer.make(**options), 10)
+    run = program.build(setup, plan, optimizer.make(**options), 10)
     needed = needs(setup, plan)
-    counted = run.trainer.flops
+    counted = run.flops
     return {
         "needed": needed._asdict(),
         "counted": counted,
@@ -73,7 +73,7 @@ def block_cost(setup: Setup, block: str) -> dict[str, Any]:
     }
 
 
-def needs(setup: Setup, plan: Plan) -> flops.Operations:
+def needs(setup: Setup, plan: Partition) -> flops.Operations:
     """Operations that the logits of a padded batch and their gradient need."""
     flat = trees.flatten(setup.variables.params)
     frozen = {path: leaf for path, leaf in flat.items() if path not in plan.values}

@@ -17,8 +17,8 @@ from subtune_jax.data import batches
 from subtune_jax.data.batches import Feed, Piece
 from subtune_jax.study import timing
 from subtune_jax.study.benches import moving
-from subtune_jax.training import assembly, loop
-from subtune_jax.training.assembly import Run
+from subtune_jax.training import program
+from subtune_jax.training.program import Program
 from subtune_jax.training.settings import with_changes
 from subtune_jax.training.setup import Setup, batch_rows, prepare
 from subtune_jax.training.step import State
@@ -44,7 +44,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     first, counts, tokens = _epoch(cut)
     plan = moving.plan_of(cut, cut.selector)
     total = cut.settings["train_steps"]
-    text_run = assembly.assemble(cut, plan, cut.optimizer, total, selector=cut.selector)
+    text_run = program.build(cut, plan, cut.optimizer, total, selector=cut.selector)
     pieces = {str(length): piece for length, piece in sorted(first.items())}
     pieces["padded"] = next(_feed(padded).pieces(0, 1))
     states = [text_run.state]
@@ -111,14 +111,13 @@ def _epoch(setup: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
     return first, dict(counts), tokens
 
 
-def _stepping(run: Run, states: list[State], piece: Piece) -> Callable[[], None]:
+def _stepping(form: Program, states: list[State], piece: Piece) -> Callable[[], None]:
     """A call takes one more step on `piece`, by the program of its length."""
-    trainer = run.trainer
-    placed = devices.spread(trainer.devices, piece)
-    compiled = loop.program(trainer, states[0], placed)
+    placed = devices.spread(form.devices, piece)
+    compiled = program.step_of(form, states[0], placed)
 
     def step() -> None:
-        after = compiled(states[0], trainer.fixed, placed)
+        after = compiled(states[0], form.fixed, placed)
         states[0], _ = jax.block_until_ready(after)
 
     return step

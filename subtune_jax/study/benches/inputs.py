@@ -1,13 +1,13 @@
 """How long training waits for data, with every augmentation on."""
 
-import time
 from typing import Any
 
 from subtune_jax.data import augment, dataset
 from subtune_jax.optim import partition
 from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence, loop
-from subtune_jax.training.assembly import Run
+from subtune_jax.training import evidence, program
+from subtune_jax.training import run as run_
+from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
@@ -34,7 +34,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     if setup.train.inputs is not None:
         sources = {"resident": setup.train, **sources}
     forms = {
-        name: assembly.assemble(
+        name: program.build(
             setup._replace(train=train), plan, setup.optimizer, repeats * STEPS
         )
         for name, train in sources.items()
@@ -62,13 +62,10 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     }
 
 
-def _turn(form: Run, state: State, first: int) -> tuple[State, float, float]:
+def _turn(form: Program, state: State, first: int) -> tuple[State, float, float]:
     """`STEPS` more steps; the state, the seconds and those spent waiting for data."""
-    begin = time.perf_counter()
-    state, waited = loop.fit(
-        form.trainer, state, first, first + STEPS, lambda done, metrics: None
-    )
-    return state, time.perf_counter() - begin, waited
+    fitted = run_.fit(form, first + STEPS, first=first, state=state)
+    return fitted.state, fitted.seconds, fitted.wait_seconds
 
 
 def _streamed(setup: Setup) -> dataset.Examples:

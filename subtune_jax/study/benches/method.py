@@ -15,11 +15,11 @@ from subtune_jax.core.method import Selection
 from subtune_jax.data import augment
 from subtune_jax.methods import full
 from subtune_jax.optim import masked_updates, partition
-from subtune_jax.optim.partition import Plan
+from subtune_jax.optim.partition import Partition
 from subtune_jax.selection import masks
 from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence, results
-from subtune_jax.training.assembly import Run
+from subtune_jax.training import evidence, program, results, tuned
+from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
@@ -69,7 +69,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     }
 
 
-def plan_of(setup: Setup, selection: Selection | None = None) -> Plan:
+def plan_of(setup: Setup, selection: Selection | None = None) -> Partition:
     """The plan of `selection`, or of the config's method."""
     if selection is None:
         selection = setup.selector.init(evidence.make(setup))
@@ -79,27 +79,25 @@ def plan_of(setup: Setup, selection: Selection | None = None) -> Plan:
     )
 
 
-def assemble(setup: Setup, plan: Plan, *, cached: bool) -> Run:
+def assemble(setup: Setup, plan: Partition, *, cached: bool) -> Program:
     """A run of `plan` that is ready to take its first step."""
     setup = setup._replace(settings={**setup.settings, "trunk_cache": cached})
-    return assembly.assemble(
-        setup, plan, setup.optimizer, setup.settings["train_steps"]
-    )
+    return program.build(setup, plan, setup.optimizer, setup.settings["train_steps"])
 
 
-def stepping(form: Run, states: dict[str, State], name: str) -> Callable[[], None]:
+def stepping(form: Program, states: dict[str, State], name: str) -> Callable[[], None]:
     """A call takes one more step from `states[name]`, always on the first batch."""
-    trainer, states[name] = form.trainer, form.state
-    piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
+    states[name] = form.state
+    piece = devices.spread(form.devices, next(form.feed.pieces(0, 1)))
 
     def step() -> None:
-        after = trainer.compiled(states[name], trainer.fixed, piece)
+        after = form.first_step(states[name], form.fixed, piece)
         states[name], _ = jax.block_until_ready(after)
 
     return step
 
 
-def compare_updates(setup: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
+def compare_updates(setup: Setup, plan: Partition, repeats: int) -> dict[str, Any]:
     """`masked` and `compact` around Adam, compared with Adam on all parameters.
 
     Returns:
@@ -147,18 +145,18 @@ def _call(
 
 
 def _figures(
-    setup: Setup, form: Run, state: State, seconds: list[float]
+    setup: Setup, form: Program, state: State, seconds: list[float]
 ) -> dict[str, Any]:
-    memory: Any = form.trainer.compiled.memory_analysis()
+    memory: Any = form.first_step.memory_analysis()
     held = results.state_bytes(state)
-    trained = sum(np.size(leaf) for leaf in form.plan.values.values())
+    trained = sum(np.size(leaf) for leaf in form.partition.values.values())
     return {
         "trained": trained,
         "milliseconds": {k: 1e3 * v for k, v in timing.spread(seconds).items()},
-        "flops": form.trainer.flops,
+        "flops": form.flops,
         "optimizer_bytes": held,
         "optimizer_bytes_ratio": held / (2 * 4 * trained),
-        "index_bytes": _bytes(form.plan.positions),
+        "index_bytes": _bytes(form.partition.positions),
         "memory": {what: getattr(memory, f"{what}_size_in_bytes") for what in SIZES},
         "delta_bytes": _delta_bytes(setup, form, state),
     }
@@ -170,9 +168,9 @@ def _ratios(these: dict[str, Any], those: dict[str, Any]) -> dict[str, Any]:
     return ratios | {"temp": these["memory"]["temp"] / those["memory"]["temp"]}
 
 
-def _delta_bytes(setup: Setup, form: Run, state: State) -> int:
+def _delta_bytes(setup: Setup, form: Program, state: State) -> int:
     """Bytes of the delta after the steps that were timed, on disk."""
-    after = results.tuned(setup, form, state)
+    after = tuned.variables(setup, form, state)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "delta"
         delta.save(path, setup.base._asdict(), after._asdict())

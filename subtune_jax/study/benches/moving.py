@@ -19,10 +19,10 @@ from subtune_jax.core.method import Selector
 from subtune_jax.data import augment
 from subtune_jax.methods import dps_dense, gmt, spiel
 from subtune_jax.optim import dynamic_mask, mask_rule, masked_updates, partition
-from subtune_jax.optim.partition import Plan
+from subtune_jax.optim.partition import Partition
 from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence
-from subtune_jax.training.assembly import Run
+from subtune_jax.training import evidence, program
+from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
@@ -48,9 +48,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     plan = plan_of(setup, selector)
     kinds = _kinds(int(plan.memory["stage_steps"]))
     states: dict[str, State] = {}
-    dense = assembly.assemble(
-        setup, plan, setup.optimizer, RUN_STEPS, selector=selector
-    )
+    dense = program.build(setup, plan, setup.optimizer, RUN_STEPS, selector=selector)
     steps = {"plain": _stepping(_plain(setup, plan), states, "plain", 0)}
     # One state, in this order: what is chosen is what the second stage is masked by.
     for kind, numbers in kinds.items():
@@ -78,7 +76,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     }
 
 
-def plan_of(setup: Setup, selector: Selector) -> Plan:
+def plan_of(setup: Setup, selector: Selector) -> Partition:
     """The plan of a method, whether it moves its mask or not."""
     return partition.make(
         setup.variables,
@@ -143,7 +141,7 @@ def _kinds(stage: int) -> dict[str, list[int]]:
     return kinds
 
 
-def _plain(setup: Setup, plan: Plan) -> Run:
+def _plain(setup: Setup, plan: Partition) -> Program:
     """A run of the same plan whose mask is a constant around the optimiser."""
     rng = np.random.default_rng(0)
 
@@ -161,22 +159,21 @@ def _plain(setup: Setup, plan: Plan) -> Run:
         return masked_updates.masked(inner(steps, blocks, ages), mask)
 
     masked = setup.optimizer._replace(transform=transform)
-    return assembly.assemble(setup, plan, masked, RUN_STEPS)
+    return program.build(setup, plan, masked, RUN_STEPS)
 
 
 def _stepping(
-    form: Run, states: dict[str, State], name: str, number: int
+    form: Program, states: dict[str, State], name: str, number: int
 ) -> Callable[[], None]:
     """A call takes step `number` from `states[name]`, always on the first batch."""
-    trainer = form.trainer
     states.setdefault(name, form.state)
-    piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
+    piece = devices.spread(form.devices, next(form.feed.pieces(0, 1)))
 
     def step() -> None:
         # Its buffer is given away with the others, so that each call needs a new one.
-        count = devices.replicate(trainer.devices, np.int32(number))
+        count = devices.replicate(form.devices, np.int32(number))
         before = states[name]._replace(step=count)
-        after = trainer.compiled(before, trainer.fixed, piece)
+        after = form.first_step(before, form.fixed, piece)
         states[name], _ = jax.block_until_ready(after)
 
     return step

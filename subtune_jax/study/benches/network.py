@@ -14,7 +14,7 @@ import numpy as np
 from subtune_jax.core import devices, flops
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence
+from subtune_jax.training import evidence, program
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, prepare
 
@@ -53,8 +53,8 @@ def here(setup: Setup) -> dict[str, Any]:
     all_reduced = {}
     for mode in ("pmap", "shard_map"):
         own = setup._replace(devices=devices.choose(mode))
-        form = assembly.assemble(own, plan, optimizer.make(**options), 10)
-        all_reduced[mode] = flops.all_reduced(form.trainer.compiled.as_text())
+        form = program.build(own, plan, optimizer.make(**options), 10)
+        all_reduced[mode] = flops.all_reduced(form.first_step.as_text())
     trained = sum(np.size(value) for value in plan.values.values())
     limit = 4 * trained + SLACK
     return {

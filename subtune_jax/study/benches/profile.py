@@ -24,14 +24,11 @@ import optax
 from subtune_jax.core import trees
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.study import timing
-from subtune_jax.subtuning import (
-    block_profile,
-    candidates,
-    evaluator,
-    halving,
-    trials,
-)
-from subtune_jax.training import assembly, process
+from subtune_jax.subtuning import candidates, evaluator, halving, trials
+from subtune_jax.subtuning.candidates import Set
+from subtune_jax.subtuning.halving import Reached
+from subtune_jax.training import process
+from subtune_jax.training.run import linear_probe
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, prepare
 
@@ -122,10 +119,10 @@ def main(settings: Settings) -> None:
 
 def ours(setup: Setup, halved: bool) -> dict[str, Any]:
     """Our profile, in memory: values of the blocks that were trained to the end."""
-    blocks = block_profile.own_blocks(setup)
-    tried = trials.open_trials(setup, trials.make())
+    blocks = trials.blocks(setup)
+    testbed = trials.prepare(setup, trials.make())
     steps, compiled = setup.settings["train_steps"], []
-    programs = tried.course.trunk.pieces.programs
+    programs = testbed.trainer.cache.programs.compiled
 
     def value(names: Set, until: int) -> float:
         candidate = trials.candidate(testbed, names)
@@ -157,7 +154,7 @@ def nudged(setup: Setup) -> Setup:
     return setup._replace(variables=setup.variables._replace(params=params))
 
 
-def _added(setup: Setup, compiled: list[tuple[evaluator.Set, int]]) -> dict[str, int]:
+def _added(setup: Setup, compiled: list[tuple[Set, int]]) -> dict[str, int]:
     """Programs in all, blocks alike the most common one, and what its last added."""
     alike = [setup.backbone.alike.get(s[0], s[0]) for s, _ in compiled if s]
     common = max(set(alike), key=alike.count)
@@ -172,10 +169,10 @@ def _added(setup: Setup, compiled: list[tuple[evaluator.Set, int]]) -> dict[str,
 
 def naive(setup: Setup) -> dict[str, Any]:
     """The naive profile; the head and each block."""
-    blocks = block_profile.own_blocks(setup)
+    blocks = trials.blocks(setup)
     flat = trees.flatten(setup.variables.params)
     if setup.optimizer.probe_steps:
-        _, state = assembly.linear_probe(setup)
+        state = linear_probe(setup).state
         flat |= {path: np.asarray(leaf) for path, leaf in state.values.items()}
     values = {block: _naive_value(setup, flat, block) for block in ("", *blocks)}
     del values[""]

@@ -62,7 +62,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     for name, selection in selections.items():
         form = method.assemble(setup, method.plan_of(setup, selection), cached=False)
         steps[name] = method.stepping(form, states, name)
-        steps[PAIRS[name]] = _stepping(setup, form.plan.mask)
+        steps[PAIRS[name]] = _stepping(setup, form.partition.mask)
     compared = _compared(timing.by_turns(steps, repeats), LIMITS[setup.backbone.name])
     shape = list(_batch(setup)[0].shape)
     return {**compared, "shape": shape, "difference": _difference(setup)}

@@ -23,7 +23,7 @@ import subtune_jax.training.run
 from subtune_jax.study import timing
 from subtune_jax.study.benches.profile import NO_CACHE
 from subtune_jax.training import metrics_log, process
-from subtune_jax.training.assembly import Run
+from subtune_jax.training.program import Program
 from subtune_jax.training.settings import Settings, with_changes
 from subtune_jax.training.setup import Setup
 
@@ -66,8 +66,8 @@ def compare(settings: Settings) -> dict[str, Any]:
     short = {"train_steps": min(settings["train_steps"], STEPS)}
     # Runs that share programs draw no pictures unless told: so none does, either way.
     short |= {"eval_steps": 0, "save_steps": 0, "report": False}
-    programs: dict[str, Run] = {}
-    ways: dict[str, dict[str, Run] | None] = {"apart": None, "shared": programs}
+    programs: dict[str, Program] = {}
+    ways: dict[str, dict[str, Program] | None] = {"apart": None, "shared": programs}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     differing, begin = 0, settings["seed"]
     _timed(with_changes(settings, short, {"seed": begin + SEEDS}), None)
@@ -82,7 +82,9 @@ def compare(settings: Settings) -> dict[str, Any]:
     return {"seconds": seconds, "ratio": ratio, "differing": differing}
 
 
-def _timed(settings: Settings, programs: dict[str, Run] | None) -> tuple[float, Any]:
+def _timed(
+    settings: Settings, programs: dict[str, Program] | None
+) -> tuple[float, Any]:
     """Seconds of a run; its metrics and its log."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"

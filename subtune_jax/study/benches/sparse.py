@@ -17,11 +17,10 @@ from subtune_jax.selection import masks, reach, structured
 from subtune_jax.study import timing
 from subtune_jax.study.benches import method
 from subtune_jax.training import evidence, results
-from subtune_jax.training.assembly import Run
+from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
-RIDING = gps.RIDING.pattern  # what GPS trains as well
 KERNELS = r".*kernel"
 TIME, SAVED, STATE = 0.70, 0.9, 1.05  # limits of a step of one input a neuron
 FORMS: dict[str, dict[str, Any]] = {
@@ -76,15 +75,15 @@ def _selections(gathered: Evidence) -> dict[str, Selection]:
     return selections | {"columns_25_percent": Selection(mask)}
 
 
-def _figures(form: Run, state: State, seconds: list[float]) -> dict[str, Any]:
-    memory: Any = form.trainer.compiled.memory_analysis()
+def _figures(form: Program, state: State, seconds: list[float]) -> dict[str, Any]:
+    memory: Any = form.first_step.memory_analysis()
     sizes = {what: getattr(memory, f"{what}_size_in_bytes") for what in method.SIZES}
     new = sizes["output"] - sizes["alias"]
-    positions = form.plan.positions.values()
+    positions = form.partition.positions.values()
     return {
-        "trained": sum(np.size(value) for value in form.plan.values.values()),
+        "trained": sum(np.size(value) for value in form.partition.values.values()),
         "milliseconds": {k: 1e3 * v for k, v in timing.spread(seconds).items()},
-        "flops": form.trainer.flops,
+        "flops": form.flops,
         "optimizer_bytes": results.state_bytes(state),
         "index_bytes": sum(where.nbytes for where in positions),
         "memory": sizes,

@@ -11,7 +11,7 @@ import setups
 import subtune_jax.training.run
 from subtune_jax.methods import dps_dense, full
 from subtune_jax.study.benches import moving, seeds
-from subtune_jax.training import assembly, results
+from subtune_jax.training import program, results
 
 KERNELS = 4 * 256 + 2 * 512 + 32  # of the block and the head
 KEPT = 4 * 180 + 2 * 359 + 23  # 70 % of each, rounded up
@@ -62,15 +62,17 @@ def test_moving_masks_are_measured_in_the_stages_of_dps(reviews, cheap, monkeypa
 
 
 def test_bytes_of_moving_masks_are_those_of_their_runs(reviews, monkeypatch):
-    uncompiled = lambda where, recipe, begin, *rest: (None, begin[0])  # noqa: E731
-    monkeypatch.setattr(assembly.loop, "compile_training", uncompiled)
+    def uncompiled(where, recipe, state, fixed, feed, like=None):
+        return program.Program(recipe, where, state, fixed, feed, None, {}, None, 0.0)
+
+    monkeypatch.setattr(program, "compiled", uncompiled)
     setup = setups.of_texts(reviews, train_steps=8)
     methods = moving._methods()
     assert set(methods) == {"dps_dense", "gmt", "gmt_compact", "spiel"}
     figures = {name: moving.held(setup, one) for name, one in methods.items()}
     for name in methods:
         plan = moving.plan_of(setup, methods[name])
-        run = assembly.assemble(
+        run = program.build(
             setup, plan, setup.optimizer, moving.RUN_STEPS, selector=methods[name]
         )
         size = results.state_bytes(run.state)

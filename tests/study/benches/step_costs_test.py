@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 import setups
+import steps
 from compilations import counted
 
 from subtune_jax.core import devices, losses, registry, trees
@@ -14,7 +15,7 @@ from subtune_jax.core.method import Selection
 from subtune_jax.data import batches, dataset
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.study.benches import blocks, method
-from subtune_jax.training import loop, step
+from subtune_jax.training import step
 from subtune_jax.training.setup import batch_rows
 
 NETWORKS = {
@@ -67,7 +68,7 @@ def compiled(setup, plan, optim):
     recipe = step.Recipe(setup.backbone, losses.cross_entropy, classes, transform)
     begin = step.start(recipe, flat, setup.variables.stats, plan.values, plan.positions)
     feed = batches.training(setup.train, batch_rows(setup), 0)
-    return loop.compile_training(setup.devices, recipe, begin, plan.positions, feed)[0]
+    return steps.compiled(setup.devices, recipe, begin, plan.positions, feed)
 
 
 def test_the_optimiser_holds_two_moments_of_what_is_selected():

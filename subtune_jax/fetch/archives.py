@@ -17,7 +17,7 @@ Member = tuple[str, str | None, IO[bytes] | None]  # name; target of a link, or 
 
 
 def extract(archive: Path, root: str, keep: str, folder: Path) -> None:
-    """Writes the files below `root` whose path there matches regex `keep`.
+    r"""Writes the files below `root` whose path there matches regex `keep`.
 
     `root/a/b` becomes `folder/a/b`. A link to another kept file becomes a copy of it.
 

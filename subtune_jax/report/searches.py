@@ -115,7 +115,8 @@ def _rounds(figure: FigureBase, content: Mapping[str, Any], width: float) -> Non
         refused = "" if kept else "  refused"
         words.append(f"{themes.cut(what, 28)}  {row['mean']:.3f}{refused}")
     verb = "adding" if steps[0][0].startswith("+") else "removing"
-    heading = f"change of {content['metric']} by {verb} each item; framed: best of the round{note}"
+    heading = f"change of {content['metric']} by {verb} each item"
+    heading += f"; framed: best of the round{note}"
     themes.frame(axes, heading, LIGHT, grid=False)
     axes.set_ylabel("round", **MUTED)
     marks.ticks(axes, items, width)

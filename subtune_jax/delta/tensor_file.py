@@ -18,6 +18,13 @@ def write(
 
     Notes are the metadata of a safetensors file, and arrays of text in an npz.
 
+        tensor_file.write("base.safetensors", delta.flatten(base), {"seed": "0"})
+
+    Args:
+      path: a new file, or one to replace; its folder is made.
+      arrays: by name, of any shapes.
+      notes: by name; names must not be those of arrays.
+
     Raises:
       ValueError: another ending, or a type that the format does not have.
     """
@@ -43,7 +50,9 @@ def write(
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of numbers in a file.
+    """The arrays of numbers in a file, by name; notes are left out.
+
+        base = trees.nest(tensor_file.read("base.safetensors"))
 
     Raises:
       FileNotFoundError: there is none.

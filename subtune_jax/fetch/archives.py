@@ -17,9 +17,17 @@ Member = tuple[str, str | None, IO[bytes] | None]  # name; target of a link, or 
 
 
 def extract(archive: Path, root: str, keep: str, folder: Path) -> None:
-    """Writes the files below `root` whose path there matches regex `keep`.
+    r"""Writes the files below `root` whose path there matches regex `keep`.
 
     `root/a/b` becomes `folder/a/b`. A link to another kept file becomes a copy of it.
+
+        extract(Path("toy-1.2.whl"), "toy/data", r".*\.png", Path("files"))
+
+    Args:
+      archive: a .whl, .zip, .deb or tar file.
+      root: a folder in the archive.
+      keep: must match the whole path below `root`.
+      folder: where to write; it is made.
 
     Raises:
       ValueError: a kept name or the target of a kept link leaves `root`.
@@ -49,6 +57,13 @@ def read(archive: Path, name: str, most: int) -> bytes:
     """The content of the one file `name` of an archive, in memory.
 
     For archives inside packages, which `extract` keeps as they are.
+
+        text = read(folder / "reviews.tar.gz", "reviews/text.txt", most=10**7).decode()
+
+    Args:
+      archive: a .whl, .zip, .deb or tar file.
+      name: the file's path in the archive.
+      most: bytes that the file may have.
 
     Raises:
       ValueError: the archive is damaged, has no such file, or the file is larger than

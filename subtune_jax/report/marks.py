@@ -66,7 +66,7 @@ def page(
     count, seconds = (content["cost"][key] for key in ("trainings", "seconds"))
     lines = [
         f"{content['task']} / {content['backbone']}",
-        f"{content['metric']} on {content['split']} · {count:,} "
+        f"{content['metric']} on {content['split']}, ± standard deviation · {count:,} "
         f"training{'' if count == 1 else 's'}, {duration(seconds)}",
         *more,
     ]

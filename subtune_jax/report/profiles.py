@@ -84,7 +84,7 @@ def _profile(figure: FigureBase, content: Mapping[str, Any], names: list[str]) -
         if place is not None and row["blocks"] == content.get("best"):
             marks.ring(axes, place, row, "best")
     for number, (length, points) in enumerate(sorted(series.items())):
-        label = "one block" if length == 1 else f"run of {length}"
+        label = "one block" if length == 1 else f"run of {length} blocks"
         _series(axes, points, number, label)
     ends = [(none, row) for row in rows if not row["blocks"]]
     ends += [(full, row) for row in rows if row["blocks"] == names != []]

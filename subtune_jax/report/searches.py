@@ -29,7 +29,7 @@ def search(content: Mapping[str, Any]) -> bytes:
     selected = ", ".join(content["selected"]) or "the head alone"
     share = f"{len(content['selected'])} of {len(items)}"
     about = [
-        f"{content['direction']}, rule {content['rule']}, epsilon "
+        f"{content['direction']} search, rule {content['rule']}, epsilon "
         f"{content['epsilon']:g} · selected {share}: {selected}",
         f"stopped: {content['stop']}",
     ]
@@ -115,7 +115,8 @@ def _rounds(figure: FigureBase, content: Mapping[str, Any], width: float) -> Non
         refused = "" if kept else "  refused"
         words.append(f"{themes.cut(what, 28)}  {row['mean']:.3f}{refused}")
     verb = "adding" if steps[0][0].startswith("+") else "removing"
-    heading = f"change of {content['metric']} by {verb} each item{note}"
+    heading = f"change of {content['metric']} by {verb} each item"
+    heading += f"; framed: best of the round{note}"
     themes.frame(axes, heading, LIGHT, grid=False)
     axes.set_ylabel("round", **MUTED)
     marks.ticks(axes, items, width)
@@ -156,9 +157,9 @@ def _final(figure: FigureBase, rows: Sequence[Row], metric: str) -> None:
         look = {"marker": "o", "ms": 6, "lw": 1.6, "capsize": 3, "color": color}
         axes.errorbar(row["mean"], at, xerr=row["std"], **look)
         part = 100 * row["trainable"] / whole[0] if whole and whole[0] else None
-        share = "" if part is None else f" ({part:.3g} %)"
+        share = "" if part is None else f" ({part:.3g} % of full)"
         count = themes.short(row["trainable"])
-        words.append(f"{row['mean']:.3f} ± {row['std']:.3f}\n{count} trained{share}")
+        words.append(f"{row['mean']:.3f} ± {row['std']:.3f}\ntrains {count}{share}")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.1)
     axes.xaxis.set_major_locator(MaxNLocator(4))

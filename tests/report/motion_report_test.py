@@ -27,20 +27,20 @@ def run(seed, steps=STEPS, rate=0.4):
     return {s: {p: draw.random(x) < rate for p, x in SHAPES.items()} for s in steps}
 
 
-def drawn(monkeypatch, draw, *given):
+def drawn(monkeypatch, draw, *arguments):
     """The figure that `draw` would have written."""
     kept = []
     monkeypatch.setattr(themes, "png", lambda figure: kept.append(figure) or b"")
-    draw(*given)
+    draw(*arguments)
     return kept[0]
 
 
-def test_shares_are_counted_by_block_and_step_in_the_given_order():
+def test_shares_are_counted_by_block_and_step_in_the_order_of_the_run():
     masks = run(0)
-    found = motion.shares(masks, BLOCKS)
-    assert list(found) == ["stem", "b10", "b2", "top"]
-    for block, series in found.items():
-        for step, share in zip(STEPS, series, strict=True):
+    shares = motion.shares(masks, BLOCKS)
+    assert list(shares) == ["stem", "b10", "b2", "top"]
+    for block, by_step in shares.items():
+        for step, share in zip(STEPS, by_step, strict=True):
             part = whole = 0
             for path, flags in masks[step].items():
                 if path.split("/")[0] == block:
@@ -52,8 +52,8 @@ def test_shares_are_counted_by_block_and_step_in_the_given_order():
 @pytest.mark.parametrize("before", [True, False])
 def test_jaccards_are_those_of_the_mask_before_or_of_the_first(before):
     masks = run(1)
-    found = motion.jaccards(masks, before)
-    assert list(found) == list(STEPS[1:])
+    indices = motion.jaccards(masks, before)
+    assert list(indices) == list(STEPS[1:])
     for one, two in itertools.pairwise(STEPS):
         other = masks[one if before else STEPS[0]]
         both = either = 0
@@ -64,7 +64,7 @@ def test_jaccards_are_those_of_the_mask_before_or_of_the_first(before):
             either += sum(a or b for a, b in zip(own, others, strict=True))
             lucky += sum(own) * sum(others) / len(own)
             sizes += sum(own) + sum(others)
-        assert found[two] == pytest.approx((both / either, lucky / (sizes - lucky)))
+        assert indices[two] == pytest.approx((both / either, lucky / (sizes - lucky)))
 
 
 def test_chance_is_what_random_masks_of_these_sizes_share_on_average():
@@ -89,10 +89,10 @@ def test_masks_of_nothing_agree():
 
 def test_times_count_the_masks_that_selected_each_element():
     masks = run(3)
-    found = motion.times(masks, "b2/conv/kernel")
+    counts = motion.times(masks, "b2/conv/kernel")
     for place in np.ndindex(SHAPES["b2/conv/kernel"]):
         hits = sum(bool(masks[step]["b2/conv/kernel"][place]) for step in STEPS)
-        assert found[place] == hits
+        assert counts[place] == hits
 
 
 def test_chance_of_counts_is_the_sum_over_all_outcomes():
@@ -157,11 +157,11 @@ def test_lines_of_overlaps_are_the_indices_and_dotted_ones_chance(monkeypatch):
     for axes, before in zip(figure.axes, (True, False), strict=True):
         lines = iter(axes.lines)
         for masks in RUNS.values():
-            found = motion.jaccards(masks, before)
+            indices = motion.jaccards(masks, before)
             for place in (0, 1):
                 x, y = next(lines).get_data()
-                assert list(x) == list(found)
-                assert list(y) == [pair[place] for pair in found.values()]
+                assert list(x) == list(indices)
+                assert list(y) == [pair[place] for pair in indices.values()]
     (legend,) = figure.legends
     words = [text.get_text() for text in legend.get_texts()]
     assert words == ["dense", "sparse", "dotted: random masks as large"]
@@ -173,19 +173,19 @@ def test_a_map_and_a_histogram_show_how_often_elements_were_selected(monkeypatch
     maps = [axes for axes in panels if axes.images]
     bars = [axes for axes in panels if axes.containers]
     for left, right, masks in zip(maps, bars, RUNS.values(), strict=True):
-        found = motion.times(masks, "b2/conv/kernel")
+        hits = motion.times(masks, "b2/conv/kernel")
         image = left.images[0]
-        np.testing.assert_array_equal(image.get_array(), found.reshape(12, 5))
+        np.testing.assert_array_equal(image.get_array(), hits.reshape(12, 5))
         assert image.get_clim() == (0, len(masks))
         heights = [bar.get_height() for bar in right.containers[0]]
-        counts = [int((found == n).sum()) for n in range(len(masks) + 1)]
+        counts = [int((hits == n).sum()) for n in range(len(masks) + 1)]
         assert heights == counts and sum(counts) == 60
         rates = [mask["b2/conv/kernel"].mean() for mask in masks.values()]
         expected = 60 * motion.chance(rates)
         dots = right.lines[0].get_ydata()
-        seen = expected >= 0.5
-        np.testing.assert_allclose(dots[seen], expected[seen])
-        assert np.isnan(dots[~seen]).all()
+        visible = expected >= 0.5
+        np.testing.assert_allclose(dots[visible], expected[visible])
+        assert np.isnan(dots[~visible]).all()
 
 
 def test_of_a_large_kernel_the_map_has_a_corner_and_the_histogram_all(monkeypatch):
@@ -220,10 +220,10 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(words):
 
 
 def test_every_picture_is_tested():
-    found = [
+    names = [
         name
-        for name, one in inspect.getmembers(motion, inspect.isfunction)
-        if one.__module__ == motion.__name__
-        and "theme" in inspect.signature(one).parameters
+        for name, function in inspect.getmembers(motion, inspect.isfunction)
+        if function.__module__ == motion.__name__
+        and "theme" in inspect.signature(function).parameters
     ]
-    assert sorted(n for n in found if not n.startswith("_")) == sorted(PICTURES)
+    assert sorted(n for n in names if not n.startswith("_")) == sorted(PICTURES)

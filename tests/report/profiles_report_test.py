@@ -1,18 +1,19 @@
+"""Any profile, search and line of sizes is drawn; points stand where rows say."""
+
 import io
 import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from subtune_jax.report import marks, pareto, profiles, searches, sizes, themes
+from subtune_jax.report import marks, profiles, searches, sizes, themes
 from subtune_jax.report.themes import LIGHT
 
 COST = {"trainings": 54, "train_steps": 5400, "flops": 1e15, "seconds": 192.0}
-POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1)
 
 
 def row(blocks, mean=0.5, steps=100, count=3, **more):
@@ -24,12 +25,8 @@ def row(blocks, mean=0.5, steps=100, count=3, **more):
 
 
 def profile(rows, **more):
-    about = {
-        "task": "elpv",
-        "backbone": "vit",
-        "metric": "accuracy",
-        "split": "3 folds",
-    }
+    about = {"task": "elpv", "backbone": "vit", "metric": "accuracy"}
+    about["split"] = "3 folds"
     kind = {"reinitialise": "nothing", "cost": COST, "best": ["b0"]}
     return {**about, **kind, "rows": rows, **more}
 
@@ -48,11 +45,11 @@ def rows_of(blocks, lengths=(1,), pairs=False, full=True, **more):
     return [row(one, 0.5 + 0.01 * at, **more) for at, one in enumerate(sets)]
 
 
-def search(items, chosen, back=False, refused=True, tie=False, **more):
-    """A search that adds (or removes) `chosen` in that order."""
+def search(items, choices, back=False, refused=True, tie=False, **more):
+    """A search that adds (or removes) `choices` in that order."""
     current, rounds, level = list(items) if back else [], [], 0.5
     start = row(current)
-    for at, best in enumerate(chosen):
+    for at, best in enumerate(choices):
         sets = [
             [item for item in items if (item in current) != (item == moved)]
             for moved in items
@@ -60,9 +57,9 @@ def search(items, chosen, back=False, refused=True, tie=False, **more):
         ]
         after = [item for item in items if (item in current) != (item == best)]
         level += 0 if tie else 0.01
-        found = [row(s, level if s == after or tie else 0.4) for s in sets]
-        kept = not (refused and at == len(chosen) - 1)
-        rounds.append({"candidates": found, "chosen": after, "value": level})
+        candidates = [row(s, level if s == after or tie else 0.4) for s in sets]
+        kept = not (refused and at == len(choices) - 1)
+        rounds.append({"candidates": candidates, "chosen": after, "value": level})
         rounds[-1]["kept"] = kept
         current = after if kept else current
     about = {"direction": "forward", "rule": "paper", "epsilon": 0.005, "stop": "so"}
@@ -137,19 +134,6 @@ SIZES = {
 }
 
 
-def method(name, flops, trainable, mean=0.5):
-    costs = {"flops": flops, "trainable": trainable}
-    return {"method": name, "mean": mean, "std": 0.01, **costs}
-
-
-METHODS = {
-    "nothing": [],
-    "one, free": [method("head", 0, 0)],
-    "equal": [method("a", 1e9, 10), method("b", 1e9, 10)],
-    "fifteen": [method(LONG[n % 5], 10.0**n, 2**n - 1, n / 20) for n in range(15)],
-}
-
-
 @pytest.mark.parametrize("name", PROFILES)
 def test_any_profile_is_drawn(name):
     check(profiles.profile(PROFILES[name]))
@@ -168,11 +152,6 @@ def test_any_search_is_drawn(name):
 @pytest.mark.parametrize("name", SIZES)
 def test_any_sizes_are_drawn(name):
     check(sizes.sizes(SIZES[name]))
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_any_methods_are_drawn(name):
-    check(pareto.pareto(METHODS[name]))
 
 
 def test_blocks_are_in_the_order_of_the_network():
@@ -195,13 +174,13 @@ def test_points_stand_where_their_blocks_are():
     figure = themes.canvas(8, 3)
     profiles._profile(figure, profile(rows, best=["c"]), ["a", "b", "c"])
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
-    found = {
+    points = {
         (float(line.get_xdata()[0]), float(line.get_ydata()[0])): line
         for line in lines
         if line.get_marker() in ("o", "D")
     }
-    assert set(found) == {(0, 0.2), (1, 0.3), (2, 0.4), (1.5, 0.6)}
-    hollow = {place for place, line in found.items() if line.get_mfc() == LIGHT.paper}
+    assert set(points) == {(0, 0.2), (1, 0.3), (2, 0.4), (1.5, 0.6)}
+    hollow = {place for place, line in points.items() if line.get_mfc() == LIGHT.paper}
     assert hollow == {(1, 0.3)}
     dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
     assert [line.get_ydata()[0] for line in dashed] == [0.1, 0.8]
@@ -232,15 +211,6 @@ def test_gains_know_what_was_stopped_early():
     assert early == {(0, 0): True, (0, 1): False}
 
 
-@given(POINTS)
-def test_the_front_is_what_nothing_beats(points):
-    def beats(a, b):
-        return a[0] <= b[0] and a[1] >= b[1] and a != b
-
-    expected = [not any(beats(a, b) for a in points) for b in points]
-    assert pareto.front(*zip(*points, strict=True)) == expected
-
-
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=9), st.floats(0.01, 2))
 def test_spread_keeps_the_order_and_the_gap(values, gap):
     places = marks.spread(values, gap)
@@ -249,34 +219,6 @@ def test_spread_keeps_the_order_and_the_gap(values, gap):
     assert np.mean(places) == pytest.approx(np.mean(values), abs=1e-9)
     far = np.arange(len(values)) * 3.0
     np.testing.assert_allclose(marks.spread(far, gap), far)
-
-
-@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
-def test_places_on_a_logarithmic_axis_lie_within_its_ticks(costs):
-    places, ticks = pareto.logarithmic(costs)
-    assert min(ticks) <= min(places) and max(places) <= max(ticks)
-    assert len(ticks) <= 9
-    for cost, place in zip(costs, places, strict=True):
-        assert place == cost if cost else ticks[place] == "0"
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_labels_of_a_loose_crowd_overlap_nothing(seed):
-    points = np.random.default_rng(seed).uniform(60, 740, (9, 2))
-    boxes, bounds = np.full((9, 2), (60.0, 12.0)), np.array([0, 0, 800, 800.0])
-    marks = np.concatenate([points - 5, points + 5], 1)
-    low = pareto.places(points, boxes, marks, bounds)
-    labels = np.concatenate([low, low + boxes], 1)
-    own = pareto._overlap(labels, labels)
-    np.testing.assert_allclose(own, np.diag(np.diag(own)), atol=1e-6)
-    assert pareto._overlap(labels, marks).max() < 1e-6
-    assert labels.min() >= 0 and labels.max() <= 800
-
-
-def test_the_line_of_the_front_is_a_staircase():
-    rows = [method("a", 1, 1, 0.2), method("b", 10, 1, 0.6), method("c", 10, 1, 0.1)]
-    assert pareto._corners(rows, "flops") == [(1, 0.2), (10, 0.2), (10, 0.6)]
 
 
 def test_a_line_of_sizes_has_one_name_and_one_place():

@@ -56,9 +56,9 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         if tag not in ("meta", "img", "source"):
             self.stack.append(tag)
-        given = dict(attributes)
+        values = dict(attributes)
         self.sources += [
-            given[key] for key in ("src", "srcset", "href") if key in given
+            values[key] for key in ("src", "srcset", "href") if key in values
         ]
 
     def handle_endtag(self, tag):

@@ -48,12 +48,14 @@ def make(
     this cycle it is its turn; `period_steps`, int32.
 
     Args:
-      period_steps: of a block's turn; 0 for n / (B D), to the nearest, at least 1.
-      order: `"random"`, `"ascending"` from the input up, or `"descending"`.
-      pattern: regular expression over whole block names: those that take turns; `.*`
-        for stem, embeddings and last norm too.
-      extras: regular expression over whole paths of what is trained all the time, such
-        as a new pooler: `pooler/.*`; counted apart.
+      period_steps: length of a block's turn in steps, 0 or more; 0 for n / (B D), to
+        the nearest, one step at least.
+      order: in which order blocks take turns: `"random"`, `"ascending"` from the input
+        up, or `"descending"`.
+      pattern: regular expression over whole block names: the blocks that take turns;
+        `.*` for stem, embeddings and last norm too.
+      extras: regular expression over whole paths: what is trained all the time, such as
+        a new pooler, `pooler/.*`; counted apart. None for nothing.
 
     Raises:
       ValueError: a number out of its range, or an unknown order; in `init`, a pattern

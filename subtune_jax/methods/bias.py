@@ -19,7 +19,7 @@ def make(among: str = r"(.*/)?bias") -> Selector:
     """Trains the leaves called `bias`.
 
     Args:
-      among: regular expression over whole paths, to train fewer of them.
+      among: regular expression over whole paths: the leaves that are trained.
 
     Raises:
       ValueError: in `init`, nothing matches.

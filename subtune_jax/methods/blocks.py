@@ -21,7 +21,7 @@ def make(names: Sequence[str] = (), pattern: str | None = None) -> Selector:
     """Trains the blocks of `names`, or whatever `pattern` matches.
 
     Args:
-      names: blocks, in any order; the head is not one of them, it is always trained.
+      names: names of the blocks, in any order; not the head, which is always trained.
       pattern: regular expression that matches all of a leaf's path `a/b/c`, or of a
         leading part of it: `layer[34]_.*` takes blocks, `.*/attention` parts of them.
 

@@ -44,12 +44,14 @@ def make(
     """Trains a share of the repeated blocks, and all that lies outside them.
 
     Args:
-      fraction: share in [0, 1] of all elements of these blocks together.
-      batches: of gradients; 0 for one pass through the training examples.
-      clip_norm: bound on the norm of each array's gradient of a batch; 0 for none.
-      pattern: regular expression over whole block names: the repeated ones.
-      outside: whether the blocks outside, but the head, are trained whole besides;
-        counted apart. Some networks have none.
+      fraction: share in [0, 1] of all elements of the repeated blocks together.
+      batches: number of batches whose gradients are summed, 0 or more; 0 for one pass
+        through the training examples.
+      clip_norm: bound on the norm of each array's gradient of a batch, 0 or more; 0 for
+        none.
+      pattern: regular expression over whole block names: the repeated blocks.
+      outside: whether the blocks outside the repeated ones, but not the head, are
+        trained whole besides; counted apart. Some networks have none.
 
     Raises:
       ValueError: a number out of its range; in `init`, `pattern` matches no block.

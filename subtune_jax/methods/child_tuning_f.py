@@ -37,13 +37,14 @@ def make(
     a step's draw follows from it and the step's number.
 
     Args:
-      keep_ratio: probability in (0, 1] that an element is trained in a step; of a draw
-        it is a multiple of 1 / 65536, as near as can be.
-      pattern: regular expression over whole block names, as in `child_tuning_d`.
+      keep_ratio: probability in (0, 1] that an element is trained in a step, to the
+        nearest 65536th.
+      pattern: regular expression over whole block names: the repeated blocks.
       among: regular expression over whole paths: the arrays of these blocks that are
-        drawn for.
+        drawn from.
       head: whether the head may be one of these blocks; else it is trained whole.
-      outside: whether all other leaves are trained besides; counted apart.
+      outside: whether all other leaves below the head are trained besides; counted
+        apart.
 
     Raises:
       ValueError: `keep_ratio` is out of its range; in `init`, no array is named.

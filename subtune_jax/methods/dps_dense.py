@@ -47,14 +47,18 @@ def make(
     int32.
 
     Args:
-      drop_ratio: share in [0, 1) of each array that the second stage leaves alone; of
-        n elements it trains `ceil(n * (1 - drop_ratio))`. The code's `reserve_p`.
+      drop_ratio: share in [0, 1) of each array that the second stage leaves alone; of n
+        elements it trains `ceil(n * (1 - drop_ratio))`. The code calls it `reserve_p`.
       update_ratio: share in (0, 1] of the run's steps that a stage takes, rounded down,
-        1 step at least.
-      stage_steps: of a stage, instead of `update_ratio`; 0 for that.
-      among: regular expression over whole paths: the arrays that are chosen from.
-      head: whether those of the head are too; else it is trained whole.
-      outside: whether all other leaves are trained besides; counted apart.
+        one step at least.
+      stage_steps: length of a stage in steps, in place of `update_ratio`; 0 for
+        `update_ratio`.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from.
+      head: whether the mask is also over arrays of the head; else the head is trained
+        whole.
+      outside: whether all other leaves below the head are trained besides; counted
+        apart.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing, or

@@ -59,12 +59,18 @@ def make(
     of the leaf's shape; `times` `[..., 1]`, `squares`, `base` and `target`, float32.
 
     Args:
-      drop_ratio: as in `dps_dense`.
-      update_ratio: as in `dps_dense`.
-      stage_steps: as in `dps_dense`.
-      among: as in `dps_dense`; each array is read as `[fan_in, out]`.
-      head: as in `dps_dense`.
-      outside: as in `dps_dense`.
+      drop_ratio: share in [0, 1) of each array that the second stage leaves alone; of n
+        elements it trains `ceil(n * (1 - drop_ratio))`. The code calls it `reserve_p`.
+      update_ratio: share in (0, 1] of the run's steps that a stage takes, rounded down,
+        one step at least.
+      stage_steps: length of a stage in steps, in place of `update_ratio`; 0 for
+        `update_ratio`.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from, each read as `[fan_in, out]`.
+      head: whether the mask is also over arrays of the head; else the head is trained
+        whole.
+      outside: whether all other leaves below the head are trained besides; counted
+        apart.
 
     Raises:
       ValueError: as in `dps_dense`; in `init`, `among` matches a vector.

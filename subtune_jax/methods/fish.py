@@ -37,10 +37,10 @@ def make(fraction: float = 0.005, examples: int = 1024) -> Selector:
     """Trains the elements of largest Fisher information, ties to the first.
 
     Args:
-      fraction: share in [0, 1] of all elements, head included, that is trained, head
-        included.
-      examples: training examples that are scored, 1 or more; of fewer, one pass
-        through whole batches.
+      fraction: share in [0, 1] of all elements that is trained, the head counted in
+        both numbers.
+      examples: number of training examples that are scored, 1 or more; where there are
+        fewer, one pass through whole batches.
 
     Raises:
       ValueError: a number out of its range; in `init`, the head alone is all of the

@@ -48,11 +48,15 @@ def make(
     """Trains in each step the elements whose gradient is largest, ties to the first.
 
     Args:
-      keep_ratio: share in (0, 1] of each array, half rounded up, one element at least.
-      among: regular expression over whole paths: the arrays that are chosen from.
-      head: whether it may name those of the head; else that is trained whole.
-      outside: whether all other leaves are trained besides; counted apart.
-      compact: whether the mask moves as positions, which those of the head cannot.
+      keep_ratio: share in (0, 1] of each array that is updated in a step, half rounded
+        up, one element at least.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from.
+      head: whether `among` may name arrays of the head; else the head is trained whole.
+      outside: whether all other leaves below the head are trained besides; counted
+        apart.
+      compact: whether the mask moves as positions, with state for what is selected
+        alone; impossible for the head.
 
     Raises:
       ValueError: `keep_ratio` is out of its range, or `head` is compact; in `init`,

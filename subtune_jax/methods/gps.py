@@ -47,17 +47,19 @@ def make(
     """Trains `k` inputs of every neuron, and the biases.
 
     Args:
-      k: inputs of each neuron, 1 or more, at most the fan-in of each array.
-      loss: which one is differentiated: `"contrastive"`, or the `"task"`'s own.
-      batches: how many the gradients are of; 0 for one pass through the training
-        examples.
-      until: overlap, in (0, 1], of two choices a tenth of the batches apart, at which
-        scoring stops early; the log says after how many batches. 0 for never.
-      temperature: of the contrastive loss, above 0.
-      biases: whether all biases but those of norms are trained besides, and
-        LayerScale; counted apart. Some networks have none.
-      among: regular expression over whole paths: the arrays that are chosen from.
-      neuron_axes: as in `choose.top_per_neuron`.
+      k: number of inputs of each neuron, from 1 to the fan-in of each array.
+      loss: the loss that is differentiated: `"contrastive"`, or the `"task"`'s own.
+      batches: number of batches whose gradients are summed, 0 or more; 0 for one pass
+        through the training examples.
+      until: share in [0, 1]: scoring stops early once two choices, a tenth of the
+        batches apart, overlap by it; the log says after how many batches. 0 for never.
+      temperature: divides the similarities in the contrastive loss, above 0.
+      biases: whether all biases but those of norms, and LayerScale, are trained
+        besides; counted apart. Some networks have none.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from.
+      neuron_axes: leaf path -> its output axes, such as `{"query/kernel": (1, 2)}`;
+        None for the last axis of every array.
 
     Raises:
       ValueError: an unknown loss, or a number out of its range; in `init`, `among`

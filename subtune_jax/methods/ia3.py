@@ -32,10 +32,11 @@ def make(
     The defaults are in networks with attention only. A kernel may be named by both.
 
     Args:
-      outputs: regular expression over whole paths: kernels whose outputs are rescaled,
-        with the bias beside them; None for none.
-      inputs: likewise of those whose inputs are; a convolution has one factor for each
-        of its input channels, a depthwise one has one in all.
+      outputs: regular expression over whole paths: the kernels whose outputs are
+        rescaled, with the biases beside them; None for none.
+      inputs: regular expression over whole paths: the kernels whose inputs are
+        rescaled; None for none. A convolution has one factor for each of its input
+        channels, a depthwise one has one in all.
 
     Raises:
       ValueError: both are None; in `init`, one matches nothing, or a vector.

@@ -32,10 +32,10 @@ def make(alpha: float = 0.1, beta: float = 0.01, among: str = r".*kernel") -> Se
     The memory: path -> w0.
 
     Args:
-      alpha: of the squared distance, 0 or more.
-      beta: of the squared norm of the head, 0 or more.
-      among: regular expression over whole paths: the arrays that are penalised, those
-        of the head too.
+      alpha: weight of the squared distance from the base in the loss, 0 or more.
+      beta: weight of the squared norm of the head in the loss, 0 or more.
+      among: regular expression over whole paths: the arrays that are penalised, of the
+        head too.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing below

@@ -21,7 +21,7 @@ def make(count: int = 1) -> Selector:
     without parameters do not count.
 
     Args:
-      count: of blocks, from 1 to the number of the base's.
+      count: number of blocks, from 1 to that of the base.
 
     Raises:
       ValueError: in `init`, `count` is not in [1, number of blocks].

@@ -30,10 +30,10 @@ def make(
 
     Args:
       rank_budget: rank of the LoRA that would train as many elements, 1 or more.
-      filter_rank: singular values that are kept, 1 or more; above what a matrix has,
-        all of them: then the rule is that of magnitude.
-      among: regular expression over whole paths: the arrays that are chosen from, each
-        read as `[fan_in, out]`.
+      filter_rank: number of singular values that are kept of each matrix, 1 or more;
+        where it has no more, all are kept and the rule is that of magnitude.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from, each read as `[fan_in, out]`.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing, or a

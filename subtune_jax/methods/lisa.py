@@ -36,11 +36,14 @@ def make(
     The memory is the state of the random numbers, uint32, two of them.
 
     Args:
-      count: of blocks that are trained at a time, 1 or more.
-      period_steps: from one draw to the next, 1 or more; the first is before training.
-      pattern: regular expression over whole block names: those that are drawn from.
-      outside: whether the blocks outside, but the head, are always trained; counted
-        apart. Some networks have none.
+      count: number of blocks that are trained at a time, from 1 to that of the repeated
+        ones.
+      period_steps: steps from one draw of blocks to the next, 1 or more; the first draw
+        is before training.
+      pattern: regular expression over whole block names: the blocks that are drawn
+        from.
+      outside: whether the blocks outside the repeated ones, but not the head, are
+        trained whole besides; counted apart. Some networks have none.
 
     Raises:
       ValueError: a number out of its range; in `init`, `pattern` matches no block, or

@@ -43,11 +43,12 @@ def make(
     """Trains everything, and penalises what noise does above `block`.
 
     Args:
-      weight: of the penalty, 0 or more.
+      weight: weight of the penalty in the loss, 0 or more.
       deviation: standard deviation of the noise, 0 or more.
-      block: whose input gets the noise, one of `pattern`; None for the first.
-      pattern: regular expression over whole block names: the layers. Their numbers
-        give their order.
+      block: name of the block whose input gets the noise, one that `pattern` names;
+        None for the first of them.
+      pattern: regular expression over whole block names: the layers, in the order of
+        their numbers.
 
     Raises:
       ValueError: a number out of its range; in `init`, `pattern` matches nothing, or

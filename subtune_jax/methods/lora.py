@@ -38,10 +38,10 @@ def make(
     """Trains `rank * (fan_in + out)` elements for each kernel, and no kernel.
 
     Args:
-      rank: of the differences, 1 or more.
-      alpha: the differences are scaled by `alpha / rank`, above 0.
-      among: regular expression over whole paths: the kernels, of two axes or more. The
-        default's are in networks with attention only.
+      rank: rank of the difference of each kernel, 1 or more.
+      alpha: scale of the differences, above 0: they are multiplied by `alpha / rank`.
+      among: regular expression over whole paths: the kernels, arrays of two axes or
+        more. The default names some in networks with attention only.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing, or a

@@ -40,11 +40,11 @@ def make(
 
     Args:
       fraction: share in [0, 1] of all elements of `among` together.
-      lottery_steps: of full fine-tuning, a batch each; 0 for three passes through the
-        training examples.
-      learning_rate: of its Adam, above 0.
+      lottery_steps: steps of full fine-tuning that come before the choice, a batch
+        each, 0 or more; 0 for three passes through the training examples.
+      learning_rate: learning rate of the Adam of these steps, above 0.
       among: regular expression over whole paths: the arrays that are tuned and chosen
-        from. The head is tuned along.
+        from; the head is tuned along with them.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing.

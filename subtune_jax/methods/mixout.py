@@ -45,11 +45,12 @@ def make(p: float = 0.9, among: str = r".*kernel", each: str = "input") -> Selec
     The memory: `key`, the state of the random numbers, and `base`, path -> w0.
 
     Args:
-      p: probability in [0, 1) that a weight is the base's; taken to the nearest 256th
-        below 1, in the formula too.
+      p: probability in [0, 1) that a weight is the base's in a step, to the nearest
+        256th below 1.
       among: regular expression over whole paths: the arrays that are mixed.
-      each: `"input"`: one draw for each input of a kernel `[..., in, out]`, of a
-        convolution for each input channel; `"element"`: one for each element.
+      each: what shares a draw: `"input"`, all weights of an input of a kernel `[...,
+        in, out]`, of a convolution those of an input channel; `"element"`, each has its
+        own.
 
     Raises:
       ValueError: `p` out of its range, an unknown `each`; in `init`, `among` matches

@@ -25,15 +25,18 @@ def make(
     """Trains elements drawn at random, the same for the same seed.
 
     Args:
-      scope: the budget is for each `"neuron"`, each `"array"`, each `"block"` or the
-        `"network"`.
-      fraction: share of each in [0, 1]; at least one element unless it is 0.
-      count: number of elements of each.
-      budget_bytes: of the delta of each, 8 bytes an element; exactly one of the three.
-      among: regular expression over whole paths: the arrays that are drawn from. Of
-        vectors the scope `"neuron"` draws nothing: they have no inputs.
-      extras: regular expression over whole paths of what is trained besides, such as
-        `.*/bias`; counted apart.
+      scope: what the budget is for: each `"neuron"`, each `"array"`, each `"block"` or
+        the `"network"`.
+      fraction: share in [0, 1] of the elements of each scope, one element at least
+        unless it is 0; give one of `fraction`, `count` and `budget_bytes`.
+      count: number of elements of each scope, 1 or more; give one of `fraction`,
+        `count` and `budget_bytes`.
+      budget_bytes: bytes of each scope's part of the delta, 8 an element, 8 or more;
+        give one of `fraction`, `count` and `budget_bytes`.
+      among: regular expression over whole paths: the arrays that elements are drawn
+        from. In the scope `"neuron"` nothing of vectors is drawn: they have no inputs.
+      extras: regular expression over whole paths: what is trained besides, such as
+        `.*/bias`; counted apart. None for nothing.
 
     Raises:
       ValueError: in `init`, a pattern matches nothing or there is less than `count`.

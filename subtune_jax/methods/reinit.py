@@ -25,8 +25,9 @@ def make(count: int = 1, pattern: str = reach.REPEATED, above: bool = True) -> S
     """Trains everything, the last `count` repeated blocks from random values.
 
     Args:
-      count: of blocks, 0 or more.
-      pattern: regular expression over whole block names: the repeated ones.
+      count: number of repeated blocks, the last ones, that start from random values, 0
+        or more.
+      pattern: regular expression over whole block names: the repeated blocks.
       above: whether the blocks between the repeated ones and the head start from random
         values too: a pooler, a last norm. Some networks have none.
 

@@ -38,12 +38,12 @@ def make(
     """Trains a share of the network's parts, the same ones for the same seed.
 
     Args:
-      fraction: of the parts of each block, or of each array for neurons, in [0, 1]; at
-        least one unless it is 0.
-      part: `"channels"`, columns of fc1 with rows of fc2; `"down"`, these rows alone;
-        `"heads"`, columns of query, key and value with rows of out; `"neurons"`,
-        columns of every kernel, in networks of any kind.
-      head_width: of the attention, for `"heads"`.
+      fraction: share in [0, 1] of the parts of each block, or of each array for
+        neurons, one part at least unless it is 0.
+      part: what is trained as a whole: `"channels"`, columns of fc1 with rows of fc2;
+        `"down"`, these rows alone; `"heads"`, columns of query, key and value with rows
+        of out; `"neurons"`, columns of every kernel, in networks of any kind.
+      head_width: width of an attention head in columns, 1 or more; for `"heads"` alone.
       among: regular expression over whole paths: the arrays that may be trained.
 
     Raises:

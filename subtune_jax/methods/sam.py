@@ -27,10 +27,11 @@ def make(fraction: float = 0.005, batches: int = 599, among: str = r".*") -> Sel
     """Trains the elements with the largest `abs(sum of gradients)`, ties to the first.
 
     Args:
-      fraction: share of each array in [0, 1]; at least one element unless it is 0.
-      batches: of gradients, as many passes through the training examples as it takes;
-        0 for one pass.
-      among: regular expression over whole paths: the arrays that are chosen from.
+      fraction: share in [0, 1] of each array, one element at least unless it is 0.
+      batches: number of batches whose gradients are summed, 0 or more, in as many
+        passes through the training examples as it takes; 0 for one pass.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing.

@@ -43,12 +43,13 @@ def make(
     """Trains a share of each array, by one of five rules; ties to the first.
 
     Args:
-      kind: `"struct"`, `"random"`, `"magnitude"`, `"gradient"` or `"snip"`.
-      fraction: share of each array in [0, 1]; at least one element unless it is 0, of
+      kind: the rule: `"struct"`, `"random"`, `"magnitude"`, `"gradient"` or `"snip"`.
+      fraction: share in [0, 1] of each array, one element at least unless it is 0; of
         `"struct"` at least the first neuron and the diagonal.
-      batches: of gradients, for `"gradient"` and `"snip"`; 0 for one pass through the
-        training examples.
-      among: regular expression over whole paths: the arrays that are chosen from.
+      batches: number of batches whose gradients are summed, for `"gradient"` and
+        `"snip"`, 0 or more; 0 for one pass through the training examples.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from.
 
     Raises:
       ValueError: an unknown kind, or a number out of its range; in `init`, `among`

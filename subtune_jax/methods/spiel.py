@@ -57,12 +57,14 @@ def make(
     float32 `[k]`, and the `steps` of the run.
 
     Args:
-      fraction: share in [0, 1] of each array; at least one element unless it is 0.
-      period_steps: from one change of positions to the next.
-      accumulate_steps: of which gradients are looked at, 1 to `period_steps`.
-      drop_ratio: share in [0, 1] of the positions that are dropped at the run's
-        beginning, if there were a change; falls to 0 at its end.
-      among: regular expression over whole paths: the arrays that are chosen from.
+      fraction: share in [0, 1] of each array, one element at least unless it is 0.
+      period_steps: steps from one change of positions to the next, 1 or more.
+      accumulate_steps: number of steps, from 1 to `period_steps`, whose gradients
+        decide about a change.
+      drop_ratio: share in [0, 1] of the positions that a change at the beginning of the
+        run would drop; it falls to 0 at the end.
+      among: regular expression over whole paths: the arrays that elements are chosen
+        from.
 
     Raises:
       ValueError: a number out of its range; in `init`, `among` matches nothing, or

@@ -31,8 +31,8 @@ def make(among: str = r".*") -> Selector:
     """Trains one scale for each output of an operation, and one shift if it has a bias.
 
     Args:
-      among: regular expression over whole paths of kernels and norms' scales: the
-        operations that are followed by a scale and a shift.
+      among: regular expression over whole paths of kernels and of norms' scales: the
+        operations that get a scale and a shift.
 
     Raises:
       ValueError: in `init`, it matches none of them.

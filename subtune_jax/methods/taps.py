@@ -55,12 +55,12 @@ def make(
 
     Args:
       penalty: factor of the mean absolute score in the loss, 0 or more.
-      threshold: a layer changes while its score is at least this.
-      start: what the scores start from, at least `threshold`: below it, all layers
-        would start inactive, with differences of zero that no gradient moves.
-      warmup_steps: that come before the penalty sets in, 0 or more.
+      threshold: score from which on a layer changes.
+      start: score that every layer starts from, at least `threshold`: below it all
+        layers would be inactive, with differences of zero that no gradient moves.
+      warmup_steps: number of steps that come before the penalty sets in, 0 or more.
       among: regular expression over whole paths: the layers' kernels.
-      extras: regular expression over whole paths of what is trained besides, without a
+      extras: regular expression over whole paths: what is trained besides, without a
         score; counted apart. None for nothing.
 
     Raises:

@@ -131,8 +131,11 @@ def _per_neuron(
         for path, array in columns.items()
     ]
     marks = score_arrays.unset(array.shape for array in columns.values())
-    with score_arrays.named_nan(leaves):
+    try:
         top_k_columns.top(list(columns.values()), marks, ks)
+    except FloatingPointError:
+        score_arrays.refuse_nan(leaves)  # says where; top-k does not know the names
+        raise
     marked = dict(zip(columns, marks, strict=True))
     return masks.fill(scores, score_arrays.uncolumned(marked, leaves, axes))
 
@@ -153,6 +156,9 @@ def _per_group(scores: Any, budget: Budget, group: Callable[[str], str]) -> Mask
         kind = np.result_type(np.float32, *members)
         rows = [score.ravel().astype(kind, copy=False) for score in members]
         flat = [marks[path].reshape(-1) for path in paths]  # views, to be filled
-        with score_arrays.named_nan(leaves):
+        try:
             top_k.top(rows, flat, count)
+        except FloatingPointError:
+            score_arrays.refuse_nan(leaves)  # says where; top-k does not know the names
+            raise
     return masks.fill(scores, marks)

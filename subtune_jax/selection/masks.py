@@ -9,6 +9,7 @@ their shapes, so that `jax.ShapeDtypeStruct` serves as well. A leaf is named by 
 path `a/b/c`; the first name is its block.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -196,9 +197,11 @@ def _pairs(params: Params, m: Mask) -> list[tuple[str, Any, Any]]:
     """Path, leaf and flags of every leaf; ValueError where `m` is no mask of it."""
     leaves, flags = trees.leaves(params), trees.leaves(m)
     _same(leaves, flags)
+    pairs = []
     for path, leaf in leaves.items():
         _broadcasts(path, flags[path], leaf)
-    return [(path, leaf, flags[path]) for path, leaf in leaves.items()]
+        pairs.append((path, leaf, flags[path]))
+    return pairs
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
@@ -210,11 +213,10 @@ def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
 def _broadcasts(path: str, flag: Any, leaf: Any) -> None:
     _boolean(path, flag)
     shape, whole = np.shape(flag), np.shape(leaf)
-    fits = len(shape) <= len(whole) and all(
-        f in (1, n) for f, n in zip(shape[::-1], whole[::-1], strict=False)
-    )
-    if not fits:
-        raise ValueError(f"mask of {path!r} is {shape}; it must broadcast to {whole}")
+    with contextlib.suppress(ValueError):
+        if np.broadcast_shapes(shape, whole) == whole:
+            return
+    raise ValueError(f"mask of {path!r} is {shape}; it must broadcast to {whole}")
 
 
 def _flags(m: Mask) -> dict[str, Any]:

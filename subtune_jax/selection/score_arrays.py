@@ -5,11 +5,11 @@ those there are, be they elements, columns or heads), arrays read as the inputs 
 neurons, marks, threads.
 """
 
-import contextlib
+import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -40,16 +40,6 @@ def refuse_nan(leaves: Mapping[str, np.ndarray]) -> None:
         if score.size and np.isnan(score.max()):
             number = np.count_nonzero(np.isnan(score))
             raise ValueError(f"{number} NaN{where(path, score)}; scores are numbers")
-
-
-@contextlib.contextmanager
-def named_nan(leaves: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Says which array has NaN where top-k, which knows no names, meets one."""
-    try:
-        yield
-    except FloatingPointError:
-        refuse_nan(leaves)
-        raise
 
 
 def summed(
@@ -85,15 +75,22 @@ def output_axes(
     for path in given:
         if path not in leaves:
             raise ValueError(f"neuron_axes of {path!r}; {trees.nearest(path, leaves)}")
-    plain = {path: (-1,) if score.ndim > 1 else () for path, score in leaves.items()}
-    axes = plain | dict(given)
-    return {path: _axes(path, score, axes[path]) for path, score in leaves.items()}
+    outputs = {}
+    for path, score in leaves.items():
+        axes = given.get(path, (-1,) if score.ndim > 1 else ())
+        ndim = score.ndim
+        inside = [axis % ndim for axis in axes if -ndim <= axis < ndim]
+        if len(set(inside)) != len(axes):
+            what = f"neuron axes {tuple(axes)} are not axes"
+            raise ValueError(f"{what}{where(path, score)}")
+        outputs[path] = tuple(inside)
+    return outputs
 
 
 def columns_of(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """`[fan_in, neurons]` of the array whose `axes` are its output neurons."""
     moved = np.moveaxis(array, axes, range(array.ndim - len(axes), array.ndim))
-    neurons = math.prod(array.shape[axis] for axis in axes)
+    neurons = math.prod(moved.shape[array.ndim - len(axes) :])
     return moved.reshape(array.size // max(neurons, 1), neurons)
 
 
@@ -137,13 +134,13 @@ def one_of(least: int = 1, **given: Any) -> Budget:
         raise ValueError(f"{listed}; exactly one of them is needed")
     name, value = names[0], given[names[0]]
     if name == "fraction":
-        return lambda size, where: share(value, size)
+        return functools.partial(share, value)
     if name == "budget_bytes":
-        return lambda size, where: fitting(value, size)
-    return lambda size, where: whole(name, value, least, size, where)
+        return functools.partial(fitting, value)
+    return functools.partial(whole, name, value, least)
 
 
-def share(fraction: float, size: int) -> int:
+def share(fraction: float, size: int, where: str = "") -> int:
     """`fraction` of `size` elements, half rounded up; at least 1 unless it is 0.
 
     >>> share(0.25, 10), share(0.001, 10), share(0.0, 10)
@@ -153,11 +150,11 @@ def share(fraction: float, size: int) -> int:
       ValueError: `fraction` is outside [0, 1].
     """
     if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction={fraction} is outside [0, 1]")
+        raise ValueError(f"fraction={fraction} is outside [0, 1]{where}")
     return min(size, max(int(fraction * size + 0.5), int(fraction > 0)))
 
 
-def fitting(budget_bytes: int, size: int) -> int:
+def fitting(budget_bytes: int, size: int, where: str = "") -> int:
     """How many of `size` elements fit in `budget_bytes` of a delta; `size` at most.
 
     An element costs 8 bytes: a float32 value and a position. That is an upper bound:
@@ -171,8 +168,8 @@ def fitting(budget_bytes: int, size: int) -> int:
     Raises:
       ValueError: not one element fits, or the bytes are no whole number.
     """
-    given = whole("budget_bytes", budget_bytes, ELEMENT_BYTES, float("inf"))
-    return min(size, given // ELEMENT_BYTES)
+    room = whole("budget_bytes", budget_bytes, ELEMENT_BYTES, float("inf"), where)
+    return min(size, room // ELEMENT_BYTES)
 
 
 def whole(name: str, value: Any, low: int, high: float, where: str = "") -> int:
@@ -203,13 +200,13 @@ def each(function: Callable[..., Any], pieces: Sequence[tuple[Any, ...]]) -> lis
 
     By as many threads as there are cores, where there is much to read.
     """
-
-    def work(group: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return [function(*piece) for piece in group]
-
     workers = os.cpu_count() or 1
     if workers == 1 or sum(piece[0].size for piece in pieces) < MANY:
-        return work(pieces)
+        return list(itertools.starmap(function, pieces))
+
+    def work(group: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return list(itertools.starmap(function, group))
+
     size = -(-len(pieces) // (4 * workers))  # a task for each would cost more
     groups = [pieces[i : i + size] for i in range(0, len(pieces), size)]
     with futures.ThreadPoolExecutor(workers) as pool:
@@ -220,12 +217,3 @@ def check_numbers(values: np.ndarray) -> None:
     """Raises FloatingPointError if there is NaN among `values`."""
     if values.size and np.isnan(values.max()):
         raise FloatingPointError("an element is NaN")
-
-
-def _axes(path: str, score: np.ndarray, given: Sequence[int]) -> tuple[int, ...]:
-    axes = tuple(
-        axis % score.ndim for axis in given if -score.ndim <= axis < score.ndim
-    )
-    if len(set(axes)) != len(given):
-        raise ValueError(f"neuron axes {tuple(given)} are not axes{where(path, score)}")
-    return axes

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -83,41 +82,31 @@ def make(
     """
     pooling = pooling or ("mean" if weights in (None, ASSET) else "pooler")
     registry.check_choice("pooling", pooling, POOLINGS)
-    folder = None if weights is None else _folder(weights)
-    config = _random(variant) if folder is None else bert_files.read_config(folder)
-    if folder is not None and variant is not None:
-        what = f"variant={variant!r} beside weights"
-        raise ValueError(f"{what}; {folder / 'config.json'} says what they are")
-    _check_length(length, config)
-    cut = _lengths(LENGTHS if lengths is None else lengths, length)
     rates = (dropout, dropout if attention_dropout is None else attention_dropout)
     for name, rate in zip(("dropout", "attention_dropout"), rates, strict=True):
         layers.check_rate(name, rate)
+    cut = _lengths(LENGTHS if lengths is None else lengths, length)
+    folder = None if weights is None else _folder(weights)
+    config = _config(folder, variant, length)
     if folder is None:
-        encode = tokenization.hashed(length, config.vocabulary)
+        load, encode = None, tokenization.hashed(length, config.vocabulary)
     else:
+        load = functools.partial(_load, folder, config, pooling, seed)
         encode = tokenization.read(folder / "tokenizer.json", length, config.vocabulary)
-
-    def load(shapes: Variables) -> Variables:
-        if folder is not None:
-            return bert_files.load(folder, shapes, _new(config, pooling, seed))
-        whole = backbone.init(jax.random.key(seed), 1)
-        return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
-
-    backbone = network.chain(
+    return network.chain(
         "bert",
         _blocks(config, pooling, rates),
         lambda rngs, classes: layers.Head(
             config.width, classes, rngs=rngs, dropout=dropout
         ),
         load,
+        seed=seed,
         input_shape=(length, 2),
         normalize=None,
         encode=encode,
         lengths=cut,
         drops=any(rates),
     )
-    return backbone
 
 
 def _blocks(
@@ -133,6 +122,12 @@ def _blocks(
     return {**blocks, "pool": functools.partial(encoder.Pool, pooling == "mean")}
 
 
+def _load(
+    folder: Path, config: Config, pooling: str, seed: int, shapes: Variables
+) -> Variables:
+    return bert_files.load(folder, shapes, _new(config, pooling, seed))
+
+
 def _new(config: Config, pooling: str, seed: int) -> dict[str, np.ndarray]:
     """The first half of a new classifier, where the pooler is that."""
     if pooling != "pooler" or config.kind == "bert":
@@ -140,6 +135,21 @@ def _new(config: Config, pooling: str, seed: int) -> dict[str, np.ndarray]:
     pooler = encoder.Pooler(config, 0.0, nnx.Rngs(params=seed))
     leaves = nnx.to_pure_dict(nnx.state(pooler, nnx.Param))
     return {f"pooler/{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+
+
+def _config(folder: Path | None, variant: str | tuple | None, length: int) -> Config:
+    """What the folder or the variant says, with a position for each token."""
+    if folder is None:
+        config = _random(variant)
+    elif variant is None:
+        config = bert_files.read_config(folder)
+    else:
+        what = f"variant={variant!r} beside weights"
+        raise ValueError(f"{what}; {folder / 'config.json'} says what they are")
+    most = config.positions - config.first
+    if length > most:
+        raise ValueError(f"length {length}; there are positions for {most} tokens")
+    return config
 
 
 def _random(variant: str | tuple | None) -> Config:
@@ -159,12 +169,6 @@ def _random(variant: str | tuple | None) -> Config:
         first=0,
         **shape._asdict(),
     )
-
-
-def _check_length(length: int, config: Config) -> None:
-    most = config.positions - config.first
-    if length > most:
-        raise ValueError(f"length {length}; there are positions for {most} tokens")
 
 
 def _lengths(lengths: Sequence[int], length: int) -> tuple[int, ...]:

@@ -140,21 +140,15 @@ def make(
             width = outputs
     blocks["top"] = functools.partial(Top, width, features)
 
-    def load(shapes: Variables) -> Variables:
-        if weights is not None:
-            return _load(_file(weights), shapes)
-        whole = backbone.init(jax.random.key(seed), 1)
-        return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
-
-    backbone = network.chain(
+    return network.chain(
         "efficientnet_lite0",
         blocks,
         lambda rngs, classes: layers.Head(features, classes, rngs=rngs),
-        load,
+        None if weights is None else functools.partial(_load, weights),
+        seed=seed,
         input_shape=(image_size, image_size, 3),
         normalize=((127.0,) * 3, (128.0,) * 3),
     )
-    return backbone
 
 
 def imagenet_head(weights: str = "efficientnet_lite0") -> dict[str, np.ndarray]:
@@ -168,8 +162,8 @@ def _file(weights: str) -> Path:
     return fetch.path(name) / file if weights == name else Path(weights)
 
 
-def _load(path: Path, shapes: Variables) -> Variables:
-    entries = {}
+def _load(weights: str, shapes: Variables) -> Variables:
+    path, entries = _file(weights), {}
     for name, array in weight_files.read(path).items():
         *parents, leaf = name.split(".")
         # A classifier is new for every task; counts of batches have no meaning here.

@@ -1,11 +1,13 @@
 """A multi-layer perceptron on flattened pixels, for tests and small images."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
 from flax import nnx
 
-from subtune_jax import Backbone, Variables
+from subtune_jax import Backbone
 from subtune_jax.models import layers, network
 from subtune_jax.models.layers import Run
 
@@ -37,24 +39,14 @@ def make(
       seed: of the random base; there are no pretrained weights.
     """
     sizes = (image_size * image_size * 3, *widths)
-    blocks = {}
-    for number, (inputs, width) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
-        blocks[f"hidden{number:02d}"] = lambda rngs, inputs=inputs, width=width: Hidden(
-            inputs, width, rngs
-        )
-
-    def load(shapes: Variables) -> Variables:
-        del shapes
-        whole = backbone.init(jax.random.key(seed), 1)
-        base = {block: whole.params[block] for block in blocks}
-        return Variables(base, whole.stats)
-
-    backbone = network.chain(
+    blocks: dict[str, network.Build] = {}
+    for number, shape in enumerate(itertools.pairwise(sizes), 1):
+        blocks[f"hidden{number:02d}"] = functools.partial(Hidden, *shape)
+    return network.chain(
         "mlp",
         blocks,
         lambda rngs, classes: layers.Head(sizes[-1], classes, rngs=rngs),
-        load,
+        seed=seed,
         input_shape=(image_size, image_size, 3),
         normalize=((127.5,) * 3, (127.5,) * 3),
     )
-    return backbone

@@ -15,7 +15,7 @@ from flax import nnx
 from flax.nnx import Rngs
 from jax import lax
 
-from subtune_jax import Backbone, Variables
+from subtune_jax import Backbone
 from subtune_jax.core import registry
 from subtune_jax.models import layers, network
 from subtune_jax.models.convolutions import Conv, normalised
@@ -138,21 +138,15 @@ def make(
     """
     blocks, features = _blocks(_shape(variant))
 
-    def load(shapes: Variables) -> Variables:
-        if weights is not None:
-            return resnet_files.load(weights, shapes)
-        whole = backbone.init(jax.random.key(seed), 1)
-        return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
-
-    backbone = network.chain(
+    return network.chain(
         "resnet",
         blocks,
         lambda rngs, classes: layers.Head(features, classes, rngs=rngs),
-        load,
+        None if weights is None else functools.partial(resnet_files.load, weights),
+        seed=seed,
         input_shape=(image_size, image_size, 3),
         normalize=((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     )
-    return backbone
 
 
 def _shape(variant: str | tuple) -> Shape:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from subtune_jax import Backbone, Variables, fetch
+from subtune_jax import Backbone, fetch
 from subtune_jax.core import registry
 from subtune_jax.models import attention, layers, network, row_vectors
 from subtune_jax.models.layers import Run
@@ -153,11 +153,9 @@ def make(
     for number in range(1, shape.depth + 1):
         blocks[f"block{number:02d}"] = functools.partial(Block, shape, tanh, small)
 
-    def load(shapes: Variables) -> Variables:
-        if path is not None:
-            return vit_files.load(path, shapes, shape.heads)
-        whole = backbone.init(jax.random.key(seed), 1)
-        return Variables({b: whole.params[b] for b in shapes.params}, whole.stats)
+    load = None
+    if path is not None:
+        load = functools.partial(vit_files.load, path, heads=shape.heads)
 
     def build(last: type[layers.LayerNorm]) -> Backbone:
         return network.chain(
@@ -165,6 +163,7 @@ def make(
             {**blocks, "norm": lambda rngs: last(shape.width, epsilon=small)},
             lambda rngs, classes: layers.Head(shape.width, classes, rngs=rngs),
             load,
+            seed=seed,
             input_shape=(image_size, image_size, 3),
             normalize=COLOURS[colours],
         )

@@ -5,6 +5,7 @@ merged again inside `apply`. A block's parameters live under the block's name, s
 that every parameter is in exactly one block.
 """
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -23,8 +24,9 @@ def chain(
     name: str,
     blocks: Mapping[str, Build],
     head: Callable[[nnx.Rngs, int], nnx.Module],
-    load: Callable[[Variables], Variables],
+    load: Callable[[Variables], Variables] | None = None,
     *,
+    seed: int = 0,
     input_shape: tuple[int, ...],
     normalize: tuple[tuple[float, float, float], tuple[float, float, float]] | None,
     encode: Callable[[Sequence[Mapping[str, str]]], np.ndarray] | None = None,
@@ -37,7 +39,9 @@ def chain(
       name: of the file in `backbones/`.
       blocks: block name -> function that builds its module.
       head: (rngs, C) -> the module that turns features into logits.
-      load: base variables of shapes only (`jax.ShapeDtypeStruct`) -> real ones.
+      load: base variables of shapes only (`jax.ShapeDtypeStruct`) -> real ones; None
+        for random ones by `seed`.
+      seed: of random ones.
       input_shape: `(H, W, 3)`, or `(L, 2)` of texts.
       normalize: mean and standard deviation of each colour, in [0, 255]; None of texts.
       encode: of texts, as in `Backbone`.
@@ -48,51 +52,59 @@ def chain(
     def init(key: jax.Array, classes: int) -> Variables:
         return _split_all({**blocks, HEAD: lambda rngs: head(rngs, classes)}, key)
 
+    def base() -> Variables:
+        if load is None:
+            return _split_all(blocks, jax.random.key(seed))
+        return load(shapes)
+
     shapes = jax.eval_shape(lambda: _split_all(blocks, jax.random.key(0)))
     graphs = {block: _graph(build) for block, build in blocks.items()}
     graphs[HEAD] = _graph(lambda rngs: head(rngs, 2))  # the width is in the arrays
-    order = (*blocks, HEAD)
-
-    def apply(
-        params: Params,
-        stats: Params,
-        x: jax.Array,
-        *,
-        training: Collection[str] = (),
-        weight: jax.Array | None = None,
-        axis_name: str | None = None,
-        start: str | None = None,
-        stop: str | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[jax.Array, Params]:
-        first = 0 if start is None else position(order, start)
-        last = len(order) if stop is None else position(order, stop)
-        moved = dict(stats)
-        key = key if drops else None
-        for number, block in enumerate(order[first:last], first):
-            # By its place in the whole network: parts drop what the whole one drops.
-            mine = None if key is None else jax.random.fold_in(key, number)
-            run = Run(block in training, weight, axis_name, mine)
-            own = stats.get(block, {})
-            module = nnx.merge(graphs[block], params.get(block, {}), own)
-            x = module(x, run)
-            if run.training and own:
-                moved[block] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
-        return x, moved
-
     return Backbone(
         name,
-        order,
+        tuple(graphs),
         input_shape,
         normalize,
         init,
-        lambda: load(shapes),
-        apply,
+        base,
+        functools.partial(_apply, graphs, drops),
         _alike(graphs, shapes),
         encode=encode,
         lengths=lengths,
         drops=drops,
     )
+
+
+def _apply(
+    graphs: Mapping[str, Any],
+    drops: bool,
+    params: Params,
+    stats: Params,
+    x: jax.Array,
+    *,
+    training: Collection[str] = (),
+    weight: jax.Array | None = None,
+    axis_name: str | None = None,
+    start: str | None = None,
+    stop: str | None = None,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Params]:
+    """`Backbone.apply` of the blocks in `graphs`."""
+    order = tuple(graphs)
+    first = 0 if start is None else position(order, start)
+    last = len(order) if stop is None else position(order, stop)
+    moved = dict(stats)
+    key = key if drops else None
+    for number, block in enumerate(order[first:last], first):
+        # By its place in the whole network: parts drop what the whole one drops.
+        own_key = None if key is None else jax.random.fold_in(key, number)
+        run = Run(block in training, weight, axis_name, own_key)
+        own = stats.get(block, {})
+        module = nnx.merge(graphs[block], params.get(block, {}), own)
+        x = module(x, run)
+        if run.training and own:
+            moved[block] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+    return x, moved
 
 
 def position(order: tuple[str, ...], block: str) -> int:

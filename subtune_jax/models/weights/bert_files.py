@@ -82,20 +82,7 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / "config.json"
     entries = _json(path)
-    kind = entries.get("model_type")
-    if kind not in KINDS:
-        near = registry.near(str(kind), KINDS)
-        raise ValueError(f"{path}: no model_type named {kind!r}; {near}")
-    # Where a file is silent it means what transformers takes.
-    for key, known in (
-        ("hidden_act", ("gelu", "gelu_python")),
-        ("position_embedding_type", ("absolute",)),
-        ("is_decoder", (False,)),
-    ):
-        if entries.get(key, known[0]) not in known:
-            raise ValueError(
-                f"{path}: {key} is {entries[key]!r}; there is {known[0]!r}"
-            )
+    kind = _kind(entries, path)
 
     def count(key: str, silent: int | None = None, least: int = 1) -> int:
         value = entries.get(key, silent)
@@ -125,6 +112,25 @@ def read_config(folder: Path) -> Config:
         # RoBERTa's tables keep the rows up to that of padding for no position.
         first=count("pad_token_id", 1, least=0) + 1 if kind == "roberta" else 0,
     )
+
+
+def _kind(entries: Mapping[str, Any], path: Path) -> str:
+    """Which of `KINDS` the network is, if it is one that we compute."""
+    kind = entries.get("model_type")
+    if kind not in KINDS:
+        near = registry.near(str(kind), KINDS)
+        raise ValueError(f"{path}: no model_type named {kind!r}; {near}")
+    # Where a file is silent it means what transformers takes.
+    for key, known in (
+        ("hidden_act", ("gelu", "gelu_python")),
+        ("position_embedding_type", ("absolute",)),
+        ("is_decoder", (False,)),
+    ):
+        if entries.get(key, known[0]) not in known:
+            raise ValueError(
+                f"{path}: {key} is {entries[key]!r}; there is {known[0]!r}"
+            )
+    return kind
 
 
 def load(

@@ -1,6 +1,6 @@
 """SubTuning's finetuning profile: how good is it to train each block by itself?
 
-    subtune profile --config=configs/profile_elpv.py --workdir=runs/profile
+    subtune profile --config=configs/subtuning_elpv.py --workdir=runs/profile
     subtune profile ... --proxy=all
 
 Writes `profile.json` and `profile.png`, and a journal: the same command on the same
@@ -39,7 +39,7 @@ def run(
     Raises:
       ValueError: an input is wrong; nothing was written.
     """
-    names = proxies.wanted(proxy)
+    names = proxies.parse(proxy)
     if only and not names:
         raise ValueError(f"--proxy-only without --proxy; {proxies.known()}")
     options = candidates.make(**settings["candidates"])
@@ -68,7 +68,7 @@ def run(
         content["best"] = max(ended, key=lambda row: row["mean"])["blocks"]
     if names:
         scores = proxies.scores(testbed, blocks, record)
-        content["proxies"] = proxies.beside(scores, names, rows)
+        content["proxies"] = proxies.compare(scores, names, rows)
     path = workdir.write_json(folder / "profile.json", content)
     if rows:
         (folder / "profile.png").write_bytes(profiles.profile(content))

@@ -117,12 +117,13 @@ def cost(journal: Journal) -> dict[str, float]:
 
     Other records of the same journal, such as final trainings, have their own figures.
     """
-    found = [record for key, record in journal.records.items() if key.startswith("[")]
+    known = journal.records.items()
+    of_trials = [record for key, record in known if key.startswith("[")]
     return {
-        "trainings": sum(record["steps"] == record["trained"] for record in found),
-        "train_steps": sum(record["trained"] for record in found),
-        "flops": sum(record["flops"] for record in found),
-        "seconds": sum(record["seconds"] for record in found),
+        "trainings": sum(record["steps"] == record["trained"] for record in of_trials),
+        "train_steps": sum(record["trained"] for record in of_trials),
+        "flops": sum(record["flops"] for record in of_trials),
+        "seconds": sum(record["seconds"] for record in of_trials),
     }
 
 

@@ -54,7 +54,7 @@ def run(
     testbed = trials.prepare(prepared, trial_options, folder)
     workdir.claim(folder, settings)
     evaluation = Evaluator(
-        testbed, record, trial_options.halving, trial_options.least_steps,
+        testbed, record, trial_options,
         lambda names: candidate(testbed, blocks, names, options), progress.latest(),
     )  # fmt: skip
     content = evaluator.about(prepared, "candidates")
@@ -90,6 +90,7 @@ def _rows(
     """A row for each set; references are trained to the end whatever halving does."""
     sets = candidates.sets(blocks, options)
     references = [names for names in sets if names in ((), tuple(blocks))]
-    evaluator.values(evaluation._replace(halving=0), references)
+    to_the_end = evaluation.options._replace(halving=0)
+    evaluator.values(evaluation._replace(options=to_the_end), references)
     evaluator.values(evaluation, [names for names in sets if names not in references])
     return [evaluator.row(evaluation, names) for names in sets]

@@ -52,16 +52,12 @@ def run(settings: Settings, folder: Path) -> Path:
     prepared = setup.prepare(settings)
     items, record = choices(prepared, options), journal.read(folder)
     testbed = trials.prepare(prepared, trial_options, folder)
-    cost = cost_model.cost_function(
-        prepared, lambda names: trials.candidate(testbed, names).trained
-    )
+    candidate = functools.partial(trials.candidate, testbed)
+    cost = cost_model.cost_function(prepared, lambda names: candidate(names).trained)
     greedy.check(options, cost)
     workdir.claim(folder, settings)
     say = progress.latest()
-    evaluation = Evaluator(
-        testbed, record, trial_options.halving, trial_options.least_steps,
-        functools.partial(trials.candidate, testbed), say,
-    )  # fmt: skip
+    evaluation = Evaluator(testbed, record, trial_options, candidate, say)
     rows: list[dict[Set, dict[str, Any]]] = []
 
     def values(sets: Sequence[Set]) -> Mapping[Set, float]:
@@ -74,7 +70,7 @@ def run(settings: Settings, folder: Path) -> Path:
     content |= _report(result, options, rows)
     content["cost"] = evaluator.cost(record)
     if final_options.repeats:
-        selected = trials.candidate(testbed, result.selected)
+        selected = candidate(result.selected)
         plan = baselines.plan(
             testbed, final_options.rows, selected, trials.blocks(prepared)
         )

@@ -1,6 +1,8 @@
 """SubTuning: fine-tuning profiles and greedy search over blocks (arXiv:2302.06354).
 
-`block_profile` and `block_search` are the two jobs; `trials` values candidates with
-`block_trainer` on the `activation_cache`; `evaluator` keeps what is on record in the
-`journal`; `baselines` and `final_training` end a search.
+Two jobs, called by `commands/` and `study/`: `block_profile`, of `candidates`, and
+`block_search`, by the rules of `greedy` with its `cost_model`, which ends with
+`baselines` and their `final_training`. Both ask the `evaluator`, which remembers in the
+`journal`; it runs `trials` on `folds`: the `block_trainer` trains by `block_programs`
+and the `block_optimizer` what the `activation_cache` holds.
 """

@@ -25,7 +25,7 @@ from subtune_jax.subtuning.block_programs import Network, Programs
 from subtune_jax.subtuning.folds import Fold
 
 Batch = tuple[jax.Array, Any, Any]  # what enters a block, targets, weights
-PREFIX = ".trunk-"
+PREFIX = ".trunk-"  # of folders; also of those that earlier versions left
 BULK = 4  # batches read at once; forward alone, of one block at a time
 
 

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from subtune_jax.optim import optimizer
-from subtune_jax.optim.optimizer import Optimizer
+from subtune_jax.optim.optimizer import Optimizer, treatments
 from subtune_jax.subtuning import block_programs
 from subtune_jax.subtuning.block_programs import Leaves, Programs
 
@@ -27,24 +26,24 @@ class UpdateRule(NamedTuple):
       transform: over `{"block/leaf": values}` of one block, without clipping.
       names: block -> whose name its leaves have there. Blocks that are alike and are
         treated alike go by one name, and share a program.
-      one: the factor of gradients that are not clipped, on the devices.
+      unclipped: 1 on the devices, the factor of gradients that are not clipped.
     """
 
     optimizer: Optimizer
     steps: int
     transform: optax.GradientTransformation
     names: dict[str, str]
-    one: jax.Array
+    unclipped: jax.Array
 
 
 def begin(
-    programs: Programs, chosen: Optimizer, steps: int, values: Mapping[str, Leaves]
+    programs: Programs, optimizer: Optimizer, steps: int, values: Mapping[str, Leaves]
 ) -> tuple[UpdateRule, dict[str, Any]]:
     """The rule by which an optimiser updates the trained `values`, and first moments.
 
     Args:
       programs: of the network.
-      chosen: the optimiser.
+      optimizer: that is followed.
       steps: of its schedule.
       values: block -> float32 masters of its trained leaves.
 
@@ -59,19 +58,19 @@ def begin(
         for name in (block, others[block])
         for path in leaves
     }
-    treated = dict(zip(paths, optimizer.treatments(chosen, paths, blocks), strict=True))
+    treated = dict(zip(paths, treatments(optimizer, paths, blocks), strict=True))
     names = {}
     for block, leaves in values.items():
         other = others[block]
         same = all(treated[f"{block}/{p}"] == treated[f"{other}/{p}"] for p in leaves)
         names[block] = other if same else block
-    transform = chosen.rule(steps, blocks)
+    transform = optimizer.rule(steps, blocks)
     moments = {
         block: transform.init(_named(names[block], leaves))
         for block, leaves in values.items()
     }
-    one, moments = block_programs.replicate(programs, (jnp.ones(()), moments))
-    return UpdateRule(chosen, steps, transform, names, one), moments
+    unclipped, moments = block_programs.replicate(programs, (jnp.ones(()), moments))
+    return UpdateRule(optimizer, steps, transform, names, unclipped), moments
 
 
 def update(
@@ -120,7 +119,7 @@ def _clipping(
     """The factor that bounds the global norm of all `grads`."""
     bound = rule.optimizer.clip_norm
     if not bound:
-        return rule.one
+        return rule.unclipped
 
     def squares(*leaves: jax.Array) -> jax.Array:
         return sum((jnp.sum(jnp.square(leaf)) for leaf in leaves), jnp.zeros(()))

@@ -1,6 +1,6 @@
 """SubTuning's finetuning profile: how good is it to train each block by itself?
 
-    subtune profile --config=configs/profile_elpv.py --workdir=runs/profile
+    subtune profile --config=configs/subtuning_elpv.py --workdir=runs/profile
     subtune profile ... --proxy=all
 
 Writes `profile.json` and `profile.png`, and a journal: the same command on the same
@@ -39,7 +39,7 @@ def run(
     Raises:
       ValueError: an input is wrong; nothing was written.
     """
-    names = proxies.wanted(proxy)
+    names = proxies.parse(proxy)
     if only and not names:
         raise ValueError(f"--proxy-only without --proxy; {proxies.known()}")
     options = candidates.make(**settings["candidates"])
@@ -54,7 +54,7 @@ def run(
     testbed = trials.prepare(prepared, trial_options, folder)
     workdir.claim(folder, settings)
     evaluation = Evaluator(
-        testbed, record, trial_options.halving, trial_options.least_steps,
+        testbed, record, trial_options,
         lambda names: candidate(testbed, blocks, names, options), progress.latest(),
     )  # fmt: skip
     content = evaluator.about(prepared, "candidates")
@@ -68,7 +68,7 @@ def run(
         content["best"] = max(ended, key=lambda row: row["mean"])["blocks"]
     if names:
         scores = proxies.scores(testbed, blocks, record)
-        content["proxies"] = proxies.beside(scores, names, rows)
+        content["proxies"] = proxies.compare(scores, names, rows)
     path = workdir.write_json(folder / "profile.json", content)
     if rows:
         (folder / "profile.png").write_bytes(profiles.profile(content))
@@ -90,6 +90,7 @@ def _rows(
     """A row for each set; references are trained to the end whatever halving does."""
     sets = candidates.sets(blocks, options)
     references = [names for names in sets if names in ((), tuple(blocks))]
-    evaluator.values(evaluation._replace(halving=0), references)
+    to_the_end = evaluation.options._replace(halving=0)
+    evaluator.values(evaluation._replace(options=to_the_end), references)
     evaluator.values(evaluation, [names for names in sets if names not in references])
     return [evaluator.row(evaluation, names) for names in sets]

@@ -176,9 +176,9 @@ def vjp(
             return jax.vjp(lambda leaves: forward(leaves, x), trained, has_aux=True)
         return jax.vjp(forward, trained, x, has_aux=True)
 
-    given = (trained, frozen, own.stats, x, weight)
-    key = _form(("vjp", name, tuple(trained), through), given)
-    y, pull, stats = call(programs, key, function, *given, whole_key=True)
+    arguments = (trained, frozen, own.stats, x, weight)
+    key = _form(("vjp", name, tuple(trained), through), arguments)
+    y, pull, stats = call(programs, key, function, *arguments, whole_key=True)
 
     def pullback(dy: jax.Array) -> tuple[Any, ...]:
         # `pull` is a tree of residuals; its program belongs to `key`.
@@ -205,22 +205,22 @@ def call(
     programs: Programs,
     key: Any,
     function: Callable[..., Any],
-    *given: Any,
+    *arguments: Any,
     whole_key: bool = False,
 ) -> Any:
-    """`function(*given)`, compiled once for each key and form of the arguments.
+    """`function(*arguments)`, compiled once for each key and form of the arguments.
 
     With `whole_key`, the key tells the form as well.
     """
-    key = key if whole_key else _form(key, given)
+    key = key if whole_key else _form(key, arguments)
     entry = programs.compiled.get(key)
     if entry is None:
-        lowered = jax.jit(function).lower(*given)
+        lowered = jax.jit(function).lower(*arguments)
         program = lowered.compile()
         count = flops.counted(lowered, program, programs.devices.size, split=False)
         entry = programs.compiled[key] = (program, count)
     programs.spent["flops"] += entry[1]
-    result = entry[0](*given)
+    result = entry[0](*arguments)
     if programs.devices.size > 1 and jax.default_backend() == "cpu":
         # Simulated devices share one pool of threads. Two programs that reduce over
         # devices, neither waiting for the other, can each hold half of the threads.

@@ -1,6 +1,6 @@
 """Greedy SubTuning: which blocks should be trained? Then trains them, and what to beat.
 
-    subtune search --config=configs/search_elpv.py --workdir=runs/search
+    subtune search --config=configs/subtuning_elpv.py --workdir=runs/search
 
 Writes `search.json` and `search.png`, and a journal: the same command on the same
 workdir resumes and repeats no finished trial. Candidates are valued on folds or on the
@@ -52,33 +52,29 @@ def run(settings: Settings, folder: Path) -> Path:
     prepared = setup.prepare(settings)
     items, record = choices(prepared, options), journal.read(folder)
     testbed = trials.prepare(prepared, trial_options, folder)
-    cost = cost_model.cost_function(
-        prepared, lambda names: trials.candidate(testbed, names).trained
-    )
+    candidate = functools.partial(trials.candidate, testbed)
+    cost = cost_model.cost_function(prepared, lambda names: candidate(names).trained)
     greedy.check(options, cost)
     workdir.claim(folder, settings)
     say = progress.latest()
-    evaluation = Evaluator(
-        testbed, record, trial_options.halving, trial_options.least_steps,
-        functools.partial(trials.candidate, testbed), say,
-    )  # fmt: skip
+    evaluation = Evaluator(testbed, record, trial_options, candidate, say)
     rows: list[dict[Set, dict[str, Any]]] = []
 
     def values(sets: Sequence[Set]) -> Mapping[Set, float]:
-        found = evaluator.values(evaluation, sets)
+        known = evaluator.values(evaluation, sets)
         rows.append({names: evaluator.row(evaluation, names) for names in sets})
-        return found
+        return known
 
     result = greedy.search(items, values, options, cost)
     content = evaluator.about(prepared, "greedy") | {"items": items}
     content |= _report(result, options, rows)
     content["cost"] = evaluator.cost(record)
     if final_options.repeats:
-        selected = trials.candidate(testbed, result.selected)
-        wanted = baselines.plan(
+        selected = candidate(result.selected)
+        plan = baselines.plan(
             testbed, final_options.rows, selected, trials.blocks(prepared)
         )
-        tested = final_training.run(testbed, record, wanted, final_options, folder, say)
+        tested = final_training.run(testbed, record, plan, final_options, folder, say)
         content["final"] = {"split": "test", "rows": tested}
     workdir.write_json(path, content)
     (folder / "search.png").write_bytes(searches.search(content))

@@ -13,7 +13,7 @@ from subtune_jax import delta
 from subtune_jax.subtuning import halving, journal, trials
 from subtune_jax.subtuning.candidates import Candidate, Set
 from subtune_jax.subtuning.journal import Journal
-from subtune_jax.subtuning.trials import Testbed
+from subtune_jax.subtuning.trials import Testbed, TrialOptions
 from subtune_jax.training import results
 from subtune_jax.training.setup import Setup
 
@@ -27,16 +27,14 @@ class Evaluator(NamedTuple):
     Attributes:
       testbed: of the trials.
       journal: of what has been run.
-      halving: factor of successive halving, 0 for none.
-      least_steps: of its first round.
+      options: of trials; those of successive halving are followed.
       candidate: set -> what is trained.
       say: called with a line for each finished trial.
     """
 
     testbed: Testbed
     journal: Journal
-    halving: int
-    least_steps: int
+    options: TrialOptions
     candidate: Callable[[Set], Candidate]
     say: Callable[[str], None] = lambda line: None
 
@@ -52,10 +50,10 @@ def values(evaluator: Evaluator, sets: Sequence[Set]) -> dict[Set, float]:
     def value(names: Set, until: int) -> float:
         return worth(records(evaluator, names, until), last)
 
-    if not evaluator.halving:
+    factor, least = evaluator.options.halving, evaluator.options.least_steps
+    if not factor:
         return {names: value(names, last) for names in sets}
-    factor, least = evaluator.halving, min(evaluator.least_steps, last)
-    reached = halving.best(sets, value, last, factor, least)
+    reached = halving.best(sets, value, last, factor, min(least, last))
     return {names: each.value for names, each in reached.items() if each.steps == last}
 
 
@@ -117,12 +115,13 @@ def cost(journal: Journal) -> dict[str, float]:
 
     Other records of the same journal, such as final trainings, have their own figures.
     """
-    found = [record for key, record in journal.records.items() if key.startswith("[")]
+    known = journal.records.items()
+    of_trials = [record for key, record in known if key.startswith("[")]
     return {
-        "trainings": sum(record["steps"] == record["trained"] for record in found),
-        "train_steps": sum(record["trained"] for record in found),
-        "flops": sum(record["flops"] for record in found),
-        "seconds": sum(record["seconds"] for record in found),
+        "trainings": sum(record["steps"] == record["trained"] for record in of_trials),
+        "train_steps": sum(record["trained"] for record in of_trials),
+        "flops": sum(record["flops"] for record in of_trials),
+        "seconds": sum(record["seconds"] for record in of_trials),
     }
 
 

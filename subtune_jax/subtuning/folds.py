@@ -40,7 +40,8 @@ def cut(
     Raises:
       ValueError: there are fewer examples than folds, or none to value on.
     """
-    labels, found = np.concatenate([train, validation]), []
+    labels = np.concatenate([train, validation])
+    folds: list[Fold] = []
     if count > len(labels):
         raise ValueError(f"{count} folds; there are {len(labels)} examples")
     if not count and not len(validation):
@@ -50,8 +51,8 @@ def cut(
         parts = _parts(labels, count, seed) if count else [everything[len(train) :]]
         for held in parts:
             rest = np.setdiff1d(everything, held, assume_unique=True)
-            found.append(Fold(len(found), seed, rest, held))
-    return tuple(found)
+            folds.append(Fold(len(folds), seed, rest, held))
+    return tuple(folds)
 
 
 def _parts(labels: np.ndarray, count: int, seed: int) -> list[np.ndarray]:

@@ -87,11 +87,11 @@ def known() -> str:
     return f"there are all, {', '.join(PROXIES)}"
 
 
-def wanted(given: str | None) -> list[str]:
+def parse(text: str | None) -> list[str]:
     """The proxies of `all` or `NAME,NAME`; ValueError for an unknown one."""
-    if given is None:
+    if text is None:
         return []
-    names = list(PROXIES) if given == "all" else given.split(",")
+    names = list(PROXIES) if text == "all" else text.split(",")
     for name in names:
         if name not in PROXIES:
             raise ValueError(f"no proxy named {name!r}; {near(name, PROXIES)}")
@@ -123,13 +123,13 @@ def scores(
     return record.records[key]
 
 
-def beside(
-    scored: Mapping[str, Any], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+def compare(
+    scores: Mapping[str, Any], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Name -> `scores` of blocks, `rank_correlation` to a profile, `seconds` of all.
 
     Args:
-      scored: from `scores`.
+      scores: from the function of that name.
       names: of proxies.
       rows: of the profile; those of single blocks are correlated (Spearman), None
         where there are fewer than three or all are equal.
@@ -137,12 +137,12 @@ def beside(
     means = {row["blocks"][0]: row["mean"] for row in rows if len(row["blocks"]) == 1}
     content = {}
     for name in names:
-        by_block = scored["scores"][name]
+        by_block = scores["scores"][name]
         pairs = [(by_block[b], means[b]) for b in by_block if b in means]
         content[name] = {
             "scores": by_block,
             "rank_correlation": rank_correlation(pairs),
-            "seconds": scored["seconds"],
+            "seconds": scores["seconds"],
         }
     return content
 

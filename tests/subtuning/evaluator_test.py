@@ -40,7 +40,8 @@ def opened(folder, halving):
         trainer=SimpleNamespace(train_steps=LAST),
         folds=[SimpleNamespace(number=number) for number in range(2)],
     )
-    return evaluator.Evaluator(testbed, journal.read(folder), halving, 8, Candidate)
+    options = trials.make(halving=halving, least_steps=8)
+    return evaluator.Evaluator(testbed, journal.read(folder), options, Candidate)
 
 
 def test_sets_are_dropped_by_their_loss_and_valued_by_their_metric(asked, tmp_path):

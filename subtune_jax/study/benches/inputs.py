@@ -4,9 +4,8 @@ import time
 from typing import Any
 
 from subtune_jax.data import augment, dataset
-from subtune_jax.optim import partition
-from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence, loop
+from subtune_jax.study import step_runs, timing
+from subtune_jax.training import assembly, loop
 from subtune_jax.training.assembly import Run
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
@@ -25,11 +24,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
       median, min and max over turns; `milliseconds` a step; `checks`.
     """
     setup = setup._replace(augment=AUGMENT)
-    selection = setup.selector.init(evidence.make(setup))
-    mode = setup.settings["batch_norm"]
-    plan = partition.make(
-        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
-    )
+    plan = step_runs.plan_of(setup)
     sources = {"streamed": _streamed(setup)}
     if setup.train.inputs is not None:
         sources = {"resident": setup.train, **sources}

@@ -10,21 +10,18 @@ import numpy as np
 import optax
 
 from subtune_jax import delta
-from subtune_jax.core import devices
-from subtune_jax.core.method import Selection
 from subtune_jax.data import augment
 from subtune_jax.methods import full
-from subtune_jax.optim import masked_updates, partition
+from subtune_jax.optim import masked_updates
 from subtune_jax.optim.partition import Plan
 from subtune_jax.selection import masks
-from subtune_jax.study import timing
-from subtune_jax.training import assembly, evidence, results
+from subtune_jax.study import step_runs, timing
+from subtune_jax.training import evidence, results
 from subtune_jax.training.assembly import Run
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
 BOUND = 1.05  # of the bytes that two moments of the trained values take
-SIZES = ("argument", "output", "alias", "temp")
 
 
 def run(setup: Setup, repeats: int) -> dict[str, Any]:
@@ -39,16 +36,20 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
       arrays, which are in no mask. `checks`.
     """
     setup = setup._replace(augment=augment.NONE)
-    plan = plan_of(setup)
+    plan = step_runs.plan_of(setup)
     everything = full.make().init(evidence.make(setup))
     forms = {
-        "method": assemble(setup, plan, cached=False),
-        "full": assemble(setup, plan_of(setup, everything), cached=False),
+        "method": step_runs.assemble(setup, plan, cached=False),
+        "full": step_runs.assemble(
+            setup, step_runs.plan_of(setup, everything), cached=False
+        ),
     }
     if setup.settings["trunk_cache"] and plan.start != setup.backbone.blocks[0]:
-        forms["cached"] = assemble(setup, plan, cached=True)
+        forms["cached"] = step_runs.assemble(setup, plan, cached=True)
     states: dict[str, State] = {}
-    steps = {name: stepping(form, states, name) for name, form in forms.items()}
+    steps = {
+        name: step_runs.stepping(form, states, name) for name, form in forms.items()
+    }
     seconds = timing.by_turns(steps, repeats)
     figures = {
         name: _figures(setup, form, states[name], seconds[name])
@@ -67,36 +68,6 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
         "updates": updates,
         "checks": _checks(setup, figures["method"], updates),
     }
-
-
-def plan_of(setup: Setup, selection: Selection | None = None) -> Plan:
-    """The plan of `selection`, or of the config's method."""
-    if selection is None:
-        selection = setup.selector.init(evidence.make(setup))
-    mode = setup.settings["batch_norm"]
-    return partition.make(
-        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
-    )
-
-
-def assemble(setup: Setup, plan: Plan, *, cached: bool) -> Run:
-    """A run of `plan` that is ready to take its first step."""
-    setup = setup._replace(settings={**setup.settings, "trunk_cache": cached})
-    return assembly.assemble(
-        setup, plan, setup.optimizer, setup.settings["train_steps"]
-    )
-
-
-def stepping(form: Run, states: dict[str, State], name: str) -> Callable[[], None]:
-    """A call takes one more step from `states[name]`, always on the first batch."""
-    trainer, states[name] = form.trainer, form.state
-    piece = devices.spread(trainer.devices, next(trainer.feed.pieces(0, 1)))
-
-    def step() -> None:
-        after = trainer.compiled(states[name], trainer.fixed, piece)
-        states[name], _ = jax.block_until_ready(after)
-
-    return step
 
 
 def compare_updates(setup: Setup, plan: Plan, repeats: int) -> dict[str, Any]:
@@ -149,7 +120,6 @@ def _call(
 def _figures(
     setup: Setup, form: Run, state: State, seconds: list[float]
 ) -> dict[str, Any]:
-    memory: Any = form.trainer.compiled.memory_analysis()
     held = results.state_bytes(state)
     trained = sum(np.size(leaf) for leaf in form.plan.values.values())
     return {
@@ -159,7 +129,7 @@ def _figures(
         "optimizer_bytes": held,
         "optimizer_bytes_ratio": held / (2 * 4 * trained),
         "index_bytes": _bytes(form.plan.positions),
-        "memory": {what: getattr(memory, f"{what}_size_in_bytes") for what in SIZES},
+        "memory": step_runs.sizes(form),
         "delta_bytes": _delta_bytes(setup, form, state),
     }
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from subtune_jax.study.benches import start
+from subtune_jax.study import timing
 
 
 class counted:  # noqa: N801
@@ -14,7 +14,7 @@ class counted:  # noqa: N801
         return self.programs
 
     def listen(self, event, seconds, **rest):
-        if event == start.COMPILING:
+        if event == timing.COMPILING:
             self.programs.append(seconds)
 
     def __exit__(self, *error):

@@ -13,6 +13,8 @@ from typing import Any
 from subtune_jax.training.settings import Settings
 
 TURN_SECONDS = 0.2  # what is shorter is run several times a turn
+NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # for `fresh`
+COMPILING = "/jax/core/compile/backend_compile_duration"  # JAX's event
 
 
 def by_turns(

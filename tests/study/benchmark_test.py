@@ -1,11 +1,13 @@
 """The benchmark command: each benchmark once, and what it refuses."""
 
 import json
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from subtune_jax.commands import bench, configs
+from subtune_jax.core import registry
 from subtune_jax.study import benches, benchmark
 from subtune_jax.study.benches import start
 
@@ -91,3 +93,11 @@ def test_a_new_benchmark_is_one_new_file(config, tmp_path, monkeypatch):
     content = json.loads((workdir / "bench.json").read_text())
     (check,) = content["benchmarks"]["constant"]["checks"]
     assert check == {"what": "mlp", "value": 2, "limit": 3, "holds": True}
+
+
+def test_no_benchmark_imports_another():
+    for name in registry.plugins("study.benches"):
+        (folder,) = benches.__path__
+        text = (Path(folder) / f"{name}.py").read_text()
+        assert "subtune_jax.study.benches import" not in text, name
+        assert "from subtune_jax.study.benches." not in text, name

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from subtune_jax.core import flops, trees
 from subtune_jax.core.method import Selection
 from subtune_jax.data import augment
-from subtune_jax.optim import optimizer, partition
+from subtune_jax.optim import optimizer
 from subtune_jax.optim.partition import Partition
 from subtune_jax.selection import masks
-from subtune_jax.study import timing
+from subtune_jax.study import step_runs, timing
 from subtune_jax.training import program
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, batch_rows, dtype
@@ -57,12 +57,7 @@ def block_cost(setup: Setup, block: str) -> dict[str, Any]:
     }
     setup = setup._replace(settings=settings, augment=augment.NONE)
     mask = masks.from_blocks(setup.variables.params, [block])
-    plan = partition.make(
-        setup.variables,
-        setup.backbone.blocks,
-        Selection(mask),
-        batch_norm=settings["batch_norm"],
-    )
+    plan = step_runs.plan_of(setup, Selection(mask))
     run = program.build(setup, plan, optimizer.make(**options), 10)
     needed = needs(setup, plan)
     counted = run.flops

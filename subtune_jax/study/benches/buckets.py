@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax.core import devices
+from subtune_jax.core import devices, method
 from subtune_jax.data import batches
 from subtune_jax.data.batches import Feed, Piece
-from subtune_jax.study import timing
-from subtune_jax.study.benches import moving
+from subtune_jax.study import step_runs, timing
 from subtune_jax.training import program
 from subtune_jax.training.program import Program
 from subtune_jax.training.settings import with_changes
@@ -42,7 +41,8 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
         return {"reason": NO_TEXTS, "checks": []}
     cut, padded = _prepared(setup, None), _prepared(setup, ())
     first, counts, tokens = _epoch(cut)
-    plan = moving.plan_of(cut, cut.selector)
+    moves = cut.selector.update is not method.hold
+    plan = step_runs.plan_of(cut, moves=moves)
     total = cut.settings["train_steps"]
     text_run = program.build(cut, plan, cut.optimizer, total, selector=cut.selector)
     pieces = {str(length): piece for length, piece in sorted(first.items())}
@@ -111,13 +111,13 @@ def _epoch(setup: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
     return first, dict(counts), tokens
 
 
-def _stepping(form: Program, states: list[State], piece: Piece) -> Callable[[], None]:
+def _stepping(run: Program, states: list[State], piece: Piece) -> Callable[[], None]:
     """A call takes one more step on `piece`, by the program of its length."""
-    placed = devices.spread(form.devices, piece)
-    compiled = program.step_of(form, states[0], placed)
+    placed = devices.spread(run.devices, piece)
+    compiled = program.step_of(run, states[0], placed)
 
     def step() -> None:
-        after = compiled(states[0], form.fixed, placed)
+        after = compiled(states[0], run.fixed, placed)
         states[0], _ = jax.block_until_ready(after)
 
     return step

@@ -3,11 +3,10 @@
 from typing import Any
 
 from subtune_jax.data import augment, dataset
-from subtune_jax.optim import partition
-from subtune_jax.study import timing
-from subtune_jax.training import evidence, program
-from subtune_jax.training import run as run_
+from subtune_jax.study import step_runs, timing
+from subtune_jax.training import program
 from subtune_jax.training.program import Program
+from subtune_jax.training.run import fit
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
@@ -25,11 +24,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
       median, min and max over turns; `milliseconds` a step; `checks`.
     """
     setup = setup._replace(augment=AUGMENT)
-    selection = setup.selector.init(evidence.make(setup))
-    mode = setup.settings["batch_norm"]
-    plan = partition.make(
-        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
-    )
+    plan = step_runs.plan_of(setup)
     sources = {"streamed": _streamed(setup)}
     if setup.train.inputs is not None:
         sources = {"resident": setup.train, **sources}
@@ -64,7 +59,7 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
 
 def _turn(form: Program, state: State, first: int) -> tuple[State, float, float]:
     """`STEPS` more steps; the state, the seconds and those spent waiting for data."""
-    fitted = run_.fit(form, first + STEPS, first=first, state=state)
+    fitted = fit(form, first + STEPS, first=first, state=state)
     return fitted.state, fitted.seconds, fitted.wait_seconds
 
 

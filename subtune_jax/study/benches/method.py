@@ -10,21 +10,18 @@ import numpy as np
 import optax
 
 from subtune_jax import delta
-from subtune_jax.core import devices
-from subtune_jax.core.method import Selection
 from subtune_jax.data import augment
 from subtune_jax.methods import full
-from subtune_jax.optim import masked_updates, partition
+from subtune_jax.optim import masked_updates
 from subtune_jax.optim.partition import Partition
 from subtune_jax.selection import masks
-from subtune_jax.study import timing
-from subtune_jax.training import evidence, program, results, tuned
+from subtune_jax.study import step_runs, timing
+from subtune_jax.training import evidence, results, tuned
 from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
 from subtune_jax.training.step import State
 
 BOUND = 1.05  # of the bytes that two moments of the trained values take
-SIZES = ("argument", "output", "alias", "temp")
 
 
 def run(setup: Setup, repeats: int) -> dict[str, Any]:
@@ -39,16 +36,20 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
       arrays, which are in no mask. `checks`.
     """
     setup = setup._replace(augment=augment.NONE)
-    plan = plan_of(setup)
+    plan = step_runs.plan_of(setup)
     everything = full.make().init(evidence.make(setup))
     forms = {
-        "method": assemble(setup, plan, cached=False),
-        "full": assemble(setup, plan_of(setup, everything), cached=False),
+        "method": step_runs.assemble(setup, plan, cached=False),
+        "full": step_runs.assemble(
+            setup, step_runs.plan_of(setup, everything), cached=False
+        ),
     }
     if setup.settings["trunk_cache"] and plan.start != setup.backbone.blocks[0]:
-        forms["cached"] = assemble(setup, plan, cached=True)
+        forms["cached"] = step_runs.assemble(setup, plan, cached=True)
     states: dict[str, State] = {}
-    steps = {name: stepping(form, states, name) for name, form in forms.items()}
+    steps = {
+        name: step_runs.stepping(form, states, name) for name, form in forms.items()
+    }
     seconds = timing.by_turns(steps, repeats)
     figures = {
         name: _figures(setup, form, states[name], seconds[name])
@@ -67,34 +68,6 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
         "updates": updates,
         "checks": _checks(setup, figures["method"], updates),
     }
-
-
-def plan_of(setup: Setup, selection: Selection | None = None) -> Partition:
-    """The plan of `selection`, or of the config's method."""
-    if selection is None:
-        selection = setup.selector.init(evidence.make(setup))
-    mode = setup.settings["batch_norm"]
-    return partition.make(
-        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
-    )
-
-
-def assemble(setup: Setup, plan: Partition, *, cached: bool) -> Program:
-    """A run of `plan` that is ready to take its first step."""
-    setup = setup._replace(settings={**setup.settings, "trunk_cache": cached})
-    return program.build(setup, plan, setup.optimizer, setup.settings["train_steps"])
-
-
-def stepping(form: Program, states: dict[str, State], name: str) -> Callable[[], None]:
-    """A call takes one more step from `states[name]`, always on the first batch."""
-    states[name] = form.state
-    piece = devices.spread(form.devices, next(form.feed.pieces(0, 1)))
-
-    def step() -> None:
-        after = form.first_step(states[name], form.fixed, piece)
-        states[name], _ = jax.block_until_ready(after)
-
-    return step
 
 
 def compare_updates(setup: Setup, plan: Partition, repeats: int) -> dict[str, Any]:
@@ -147,7 +120,6 @@ def _call(
 def _figures(
     setup: Setup, form: Program, state: State, seconds: list[float]
 ) -> dict[str, Any]:
-    memory: Any = form.first_step.memory_analysis()
     held = results.state_bytes(state)
     trained = sum(np.size(leaf) for leaf in form.partition.values.values())
     return {
@@ -157,7 +129,7 @@ def _figures(
         "optimizer_bytes": held,
         "optimizer_bytes_ratio": held / (2 * 4 * trained),
         "index_bytes": _bytes(form.partition.positions),
-        "memory": {what: getattr(memory, f"{what}_size_in_bytes") for what in SIZES},
+        "memory": step_runs.sizes(form),
         "delta_bytes": _delta_bytes(setup, form, state),
     }
 

@@ -18,9 +18,9 @@ from subtune_jax.core import devices, method, trees
 from subtune_jax.core.method import Selector
 from subtune_jax.data import augment
 from subtune_jax.methods import dps_dense, gmt, spiel
-from subtune_jax.optim import dynamic_mask, mask_rule, masked_updates, partition
+from subtune_jax.optim import dynamic_mask, mask_rule, masked_updates
 from subtune_jax.optim.partition import Partition
-from subtune_jax.study import timing
+from subtune_jax.study import step_runs, timing
 from subtune_jax.training import evidence, program
 from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
@@ -77,14 +77,10 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
 
 
 def plan_of(setup: Setup, selector: Selector) -> Partition:
-    """The plan of a method, whether it moves its mask or not."""
-    return partition.make(
-        setup.variables,
-        setup.backbone.blocks,
-        selector.init(evidence.make(setup)),
-        batch_norm=setup.settings["batch_norm"],
-        moves=selector.update is not method.hold,
-    )
+    """The partition of a method, whether its mask is dynamic or not."""
+    selection = selector.init(evidence.make(setup))
+    moves = selector.update is not method.hold
+    return step_runs.plan_of(setup, selection, moves=moves)
 
 
 def held(setup: Setup, selector: Selector) -> dict[str, Any]:

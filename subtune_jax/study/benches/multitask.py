@@ -23,7 +23,6 @@ from subtune_jax.core.contracts import Backbone, Variables
 from subtune_jax.serving import multitask, program, served_flops
 from subtune_jax.serving.multitask import Server
 from subtune_jax.study import timing
-from subtune_jax.study.benches.start import COMPILING
 from subtune_jax.training import process
 
 TASKS, BATCH, CLASSES = 8, 32, 10
@@ -173,7 +172,7 @@ def _compiled_to_add(server: Server, new: Variables, images: np.ndarray) -> int:
         multitask.everything(multitask.add(server, "new", new), images)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    return events.count(COMPILING)
+    return events.count(timing.COMPILING)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from subtune_jax.core import devices, flops
-from subtune_jax.optim import optimizer, partition
-from subtune_jax.study import timing
-from subtune_jax.training import evidence, program
+from subtune_jax.optim import optimizer
+from subtune_jax.study import step_runs, timing
+from subtune_jax.training import program
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, prepare
 
@@ -44,11 +44,7 @@ def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
 
 def here(setup: Setup) -> dict[str, Any]:
     """`run` on the devices of this process."""
-    selection = setup.selector.init(evidence.make(setup))
-    mode = setup.settings["batch_norm"]
-    plan = partition.make(
-        setup.variables, setup.backbone.blocks, selection, batch_norm=mode
-    )
+    plan = step_runs.plan_of(setup)
     options: Settings = {**setup.settings["optimizer"], "accumulate_steps": 1}
     all_reduced = {}
     for mode in ("pmap", "shard_map"):

@@ -35,7 +35,6 @@ from subtune_jax.training.setup import Setup, prepare
 EXACT, HALVED = 1 / 3, 1 / 10  # of the naive time, at most
 FACTOR, LEAST = 4, 10  # of successive halving; steps of its first round, at least
 NOISE = 1.5  # mean difference of a value, by that which one bit of the weights makes
-NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
@@ -67,10 +66,28 @@ def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
     values = {way: turn["values"] for way, turn in first.items()}
     best = {way: turn["best"] for way, turn in first.items()}
     apart = {way: _apart(values["exact"], values[way]) for way in ("naive", "nudged")}
+    checks = _checks(setup, ratios, values, best, apart)
     programs = first["exact"]["programs"]
+    last = "programs that the last alike block adds"
+    checks.append(timing.check(last, programs["last"], 0))
+    return {
+        "wall_seconds": seconds, "cpu_seconds": busy, "ratios": ratios,
+        "cpu_ratios": {way: busy[way] / busy["naive"] for way in ratios},
+        "values": values, "best": best, "apart": apart,
+        "programs": programs, "checks": checks,
+    }  # fmt: skip
+
+
+def _checks(
+    setup: Setup,
+    ratios: dict[str, float],
+    values: dict[str, dict[str, float]],
+    best: dict[str, str],
+    apart: dict[str, dict[str, float]],
+) -> list[dict[str, Any]]:
     # Nudged weights may move no image over a border, and yet others would: half of one.
     least = 0.5 / len(setup.validation.labels)
-    checks = [
+    return [
         timing.check("exact profile, by the naive way's time", ratios["exact"], EXACT),
         timing.check("the same, halved", ratios["halved"], HALVED),
         timing.check(
@@ -83,14 +100,7 @@ def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
             values["exact"][best["exact"]] - values["exact"][best["halved"]],
             0.0,
         ),
-        timing.check("programs that the last alike block adds", programs["last"], 0),
     ]
-    return {
-        "wall_seconds": seconds, "cpu_seconds": busy, "ratios": ratios,
-        "cpu_ratios": {way: busy[way] / busy["naive"] for way in ratios},
-        "values": values, "best": best, "apart": apart,
-        "programs": programs, "checks": checks,
-    }  # fmt: skip
 
 
 def _apart(some: dict[str, float], others: dict[str, float]) -> dict[str, float]:
@@ -100,7 +110,7 @@ def _apart(some: dict[str, float], others: dict[str, float]) -> dict[str, float]
 
 
 def _fresh(setup: Setup, way: str) -> dict[str, Any]:
-    return timing.fresh(__name__, {**setup.settings, "way": way}, NO_CACHE)
+    return timing.fresh(__name__, {**setup.settings, "way": way}, timing.NO_CACHE)
 
 
 def main(settings: Settings) -> None:

@@ -23,9 +23,7 @@ from subtune_jax.core.contracts import Mask
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.methods import full, random
 from subtune_jax.selection import masks
-from subtune_jax.study import timing
-from subtune_jax.study.benches import method
-from subtune_jax.study.benches.sparse import FORMS
+from subtune_jax.study import step_runs, timing
 from subtune_jax.study.reference import torch_bert, torch_vit
 from subtune_jax.training import evidence
 from subtune_jax.training.setup import Setup, batch_rows
@@ -54,14 +52,15 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     setup = setup._replace(augment=augment.NONE)
     gathered = evidence.make(setup)
     selections = {
-        "gps_k1": random.make(**FORMS["gps_k1"]).init(gathered),
+        "gps_k1": random.make(**step_runs.AS_GPS).init(gathered),
         "full": full.make().init(gathered),
     }
     states: dict[str, State] = {}
     steps: dict[str, Callable[[], object]] = {}
     for name, selection in selections.items():
-        form = method.assemble(setup, method.plan_of(setup, selection), cached=False)
-        steps[name] = method.stepping(form, states, name)
+        plan = step_runs.plan_of(setup, selection)
+        form = step_runs.assemble(setup, plan, cached=False)
+        steps[name] = step_runs.stepping(form, states, name)
         steps[PAIRS[name]] = _stepping(setup, form.partition.mask)
     compared = _compared(timing.by_turns(steps, repeats), LIMITS[setup.backbone.name])
     shape = list(_batch(setup)[0].shape)

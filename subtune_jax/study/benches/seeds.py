@@ -21,7 +21,6 @@ from typing import Any
 
 import subtune_jax.training.run
 from subtune_jax.study import timing
-from subtune_jax.study.benches.profile import NO_CACHE
 from subtune_jax.training import metrics_log, process
 from subtune_jax.training.program import Program
 from subtune_jax.training.settings import Settings, with_changes
@@ -43,7 +42,7 @@ def run(setup: Setup, repeats: int = 1) -> dict[str, Any]:
       `first` and `cached`: see `compare`; `checks`.
     """
     del repeats
-    first = timing.fresh(__name__, setup.settings, NO_CACHE)
+    first = timing.fresh(__name__, setup.settings, timing.NO_CACHE)
     with tempfile.TemporaryDirectory() as folder:
         kept = {"JAX_COMPILATION_CACHE_DIR": folder}
         cached = timing.fresh(__name__, setup.settings, kept)

@@ -13,9 +13,8 @@ from subtune_jax import scores
 from subtune_jax.core.method import Evidence, Selection
 from subtune_jax.data import augment
 from subtune_jax.methods import full, random
-from subtune_jax.selection import masks, reach, structured
-from subtune_jax.study import timing
-from subtune_jax.study.benches import method
+from subtune_jax.selection import masks, structured
+from subtune_jax.study import step_runs, timing
 from subtune_jax.training import evidence, results
 from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
@@ -24,7 +23,7 @@ from subtune_jax.training.step import State
 KERNELS = r".*kernel"
 TIME, SAVED, STATE = 0.70, 0.9, 1.05  # limits of a step of one input a neuron
 FORMS: dict[str, dict[str, Any]] = {
-    "gps_k1": {"count": 1, "extras": reach.BIASES},
+    "gps_k1": step_runs.AS_GPS,
     "k1_no_bias": {"count": 1},
     "k4_no_bias": {"count": 4},
     "array_0.1_percent": {"scope": "array", "fraction": 0.001},
@@ -45,12 +44,14 @@ def run(setup: Setup, repeats: int) -> dict[str, Any]:
     """
     setup = setup._replace(augment=augment.NONE)
     runs = {
-        name: method.assemble(setup, method.plan_of(setup, selection), cached=False)
+        name: step_runs.assemble(
+            setup, step_runs.plan_of(setup, selection), cached=False
+        )
         for name, selection in _selections(evidence.make(setup)).items()
     }
     states: dict[str, State] = {}
     steps: dict[str, Callable[[], object]] = {
-        name: method.stepping(form, states, name) for name, form in runs.items()
+        name: step_runs.stepping(form, states, name) for name, form in runs.items()
     }
     seconds = timing.by_turns(steps, repeats)
     forms = {
@@ -76,8 +77,7 @@ def _selections(gathered: Evidence) -> dict[str, Selection]:
 
 
 def _figures(form: Program, state: State, seconds: list[float]) -> dict[str, Any]:
-    memory: Any = form.first_step.memory_analysis()
-    sizes = {what: getattr(memory, f"{what}_size_in_bytes") for what in method.SIZES}
+    sizes = step_runs.sizes(form)
     new = sizes["output"] - sizes["alias"]
     positions = form.partition.positions.values()
     return {

@@ -9,7 +9,8 @@ import pytest
 import setups
 
 from subtune_jax.backbones import bert, vit
-from subtune_jax.study.benches import buckets, method, pytorch, sparse
+from subtune_jax.study import step_runs
+from subtune_jax.study.benches import buckets, pytorch, sparse
 from subtune_jax.training import evidence
 
 LONG = 16  # tokens at most; a text of n words has n + 2
@@ -23,12 +24,12 @@ def test_the_sparse_benchmark_forms_no_gradient_of_a_text_network_whole(
 ):
     setup = setups.of_texts(reviews)
     selections = sparse._selections(evidence.make(setup))
-    plan = method.plan_of(setup, selections["gps_k1"])
+    plan = step_runs.plan_of(setup, selections["gps_k1"])
     with caplog.at_level("INFO", "subtune_jax.sparse_step.interpreter"):
-        one = method.assemble(setup, plan, cached=False)
+        one = step_runs.assemble(setup, plan, cached=False)
     assert not [each for each in caplog.messages if "formed whole" in each]
     states = {}
-    method.stepping(one, states, "gps_k1")()
+    step_runs.stepping(one, states, "gps_k1")()
     figures = sparse._figures(one, states["gps_k1"], [1.0])
     # One input a neuron, and its bias, of 4 x 16 + 32 + 16; the head, 16 x 2 + 2.
     assert figures["trained"] == 2 * 112 + 34

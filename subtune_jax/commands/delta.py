@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from subtune_jax import delta
-from subtune_jax.commands import cli
-from subtune_jax.core import registry, trees
+from subtune_jax.commands import exits
+from subtune_jax.core import progress, registry, trees
 from subtune_jax.delta import algebra, tensor_file
-from subtune_jax.report.page import size
 
 Given = argparse.Namespace
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = parse.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    return cli.guard(parse.prog, lambda: given.job(given))
+    return exits.guard(parse.prog, lambda: given.job(given))
 
 
 def info(given: Given) -> None:
@@ -44,7 +43,7 @@ def info(given: Given) -> None:
     total = f"{found['count']:,} elements of {len(found['leaves'])} leaves changed"
     rows = {
         "total": f"{total}; {found['unchanged']} leaves unchanged",
-        "size": f"{size(found['bytes'])} ({found['bytes']:,} bytes)",
+        "size": f"{progress.size(found['bytes'])} ({found['bytes']:,} bytes)",
         "base": found["base_fingerprint"],
         "result": found["result_fingerprint"],
         "meta": json.dumps(found["meta"]),

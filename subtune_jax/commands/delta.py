@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from subtune_jax import delta
 from subtune_jax.commands import exits
 from subtune_jax.core import progress, registry, trees
@@ -34,7 +31,7 @@ def info(given: Given) -> None:
     if given.json:
         print(json.dumps(found, indent=1))
         return
-    table = Table("leaf", "changed", "of", "held", "type", box=None)
+    table = _table("leaf", "changed", "of", "held", "type")
     for name, row in found["leaves"].items():
         counts = f"{row['count']:,}", f"{row['size']:,}"
         table.add_row(name, *counts, row["encoding"], row["dtype"])
@@ -72,7 +69,7 @@ def diff(given: Given) -> None:
     if given.json:
         print(json.dumps(found, indent=1))
         return
-    table = Table("leaf", "first", "second", "both", "equal", "conflict", box=None)
+    table = _table("leaf", "first", "second", "both", "equal", "conflict")
     for name, row in found["leaves"].items():
         counts = [row[key] for key in ("a", "b", "both", "equal")]
         counts.append(row["both"] - row["equal"])
@@ -145,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     return parse
 
 
-def _console() -> Console:
+def _table(*columns: str) -> Any:
+    from rich.table import Table  # of the extra [train]: only tables need it
+
+    return Table(*columns, box=None)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
     # Off a terminal rich would wrap at 80 columns and cut names.
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False)

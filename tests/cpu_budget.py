@@ -45,7 +45,7 @@ class Budget:
     def __init__(self):
         self.start = used()
         self.seconds = defaultdict(float)  # of each plug-in
-        self.items = {}  # node id -> seconds
+        self.tests = defaultdict(lambda: defaultdict(float))  # its node ids -> seconds
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item):
@@ -56,10 +56,9 @@ class Budget:
         return report
 
     def pytest_runtest_logreport(self, report):
-        spent = getattr(report, "cpu_seconds", 0.0)
-        self.items[report.nodeid] = self.items.get(report.nodeid, 0.0) + spent
         if getattr(report, "plugin", None):
-            self.seconds[report.plugin] += spent
+            self.seconds[report.plugin] += report.cpu_seconds
+            self.tests[report.plugin][report.nodeid] += report.cpu_seconds
 
     def over(self):
         """The plug-ins over the limit, dearest first, with their seconds."""
@@ -74,12 +73,8 @@ class Budget:
     def pytest_terminal_summary(self, terminalreporter):
         """Lines above pytest's own closing line."""
         for name, seconds in self.over():
-            line = f"{name}: its promises took {seconds:.1f} CPU seconds"
-            terminalreporter.write_line(f"{line}; the budget is {SECONDS:g}")
-        file = os.environ.get("SUBTUNE_CPU_TIMES")
-        if file:
-            rows = sorted(self.items.items(), key=lambda row: -row[1])
-            with open(file, "w") as out:
-                out.writelines(f"{spent:8.2f} {node}\n" for node, spent in rows)
-                sums = sorted(self.seconds.items(), key=lambda row: -row[1])
-                out.writelines(f"{spent:8.2f} = {name}\n" for name, spent in sums)
+            tests = self.tests[name]
+            dearest = max(tests, key=tests.__getitem__)
+            line = f"{name}: its promises took {seconds:.1f} CPU seconds of {SECONDS:g}"
+            line += f"; the dearest is {dearest}, {tests[dearest]:.1f}"
+            terminalreporter.write_line(f"{line}; make it cheaper, or slow")

@@ -46,22 +46,28 @@ def test_a_session_fails_where_a_plug_in_is_over_its_budget(parts, fails):
     assert session.exitstatus == (1 if fails else 0)
 
 
+GPS = {"method": "gps"}
+
+
 @pytest.mark.parametrize(
-    "item, name",
+    "nodeid, parameters, name",
     [
-        (
-            Item("tests/methods/a_test.py::b", method="gps", evidence="vit"),
-            "methods/gps",
-        ),
-        (Item("tests/training/a_test.py::b", network="vit"), "backbones/vit"),
-        (Item("tests/tasks/a_test.py::b", name="elpv"), "tasks/elpv"),
-        (Item("tests/report/a_test.py::b", name="elpv"), None),
-        (Item("tests/methods/a_test.py::b", method=3), None),
+        ("tests/methods/a_test.py::b", GPS, "methods/gps"),
+        ("tests/methods/a_test.py::b", GPS | {"evidence": "mlp"}, "methods/gps"),
+        ("tests/methods/a_test.py::b", GPS | {"evidence": "vit"}, "backbones/vit"),
+        ("tests/training/a_test.py::b", {"network": "vit"}, "backbones/vit"),
+        ("tests/tasks/a_test.py::b", {"name": "elpv"}, "tasks/elpv"),
+        ("tests/report/a_test.py::b", {"name": "elpv"}, None),
+        ("tests/methods/a_test.py::b", {"method": 3}, None),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_promise_is_told_from_its_parameters(item, name):
-    assert cpu_budget.plugin(item) == name
+def test_a_promise_is_told_from_its_parameters(nodeid, parameters, name):
+    assert cpu_budget.payer(Item(nodeid, **parameters), "call") == name
+
+
+def test_what_is_set_up_for_all_methods_is_the_networks():
+    item = Item("tests/methods/a_test.py::b", method="gps", evidence="mlp")
+    assert cpu_budget.payer(item, "setup") == "backbones/mlp"
 
 
 def test_three_commits_run_each_slow_test_once_and_the_others_always():
@@ -77,14 +83,17 @@ def test_three_commits_run_each_slow_test_once_and_the_others_always():
     assert sorted(ran, key=items.index) == items[5:]
 
 
-def test_every_method_keeps_two_networks_in_the_default_run():
-    networks = slow_tests.NETWORKS
+def test_every_method_is_tried_by_default_and_every_network():
+    methods, networks = (cpu_budget.PLUGINS[wing] for wing in ("methods", "backbones"))
     items = [
-        Item("tests/methods/a_test.py::b", method="gps", evidence=n) for n in networks
+        Item("tests/methods/a_test.py::b", method=method, evidence=network)
+        for method in methods
+        for network in networks
     ]
-    slow_tests.mark(config(), items)
-    fast = [item.callspec.params["evidence"] for item in items if not item.marks]
-    assert len(fast) == 2 and slow_tests.FAST in fast
+    slow_tests.mark(config("tests/methods/a_test.py::b"), items)
+    fast = [item.callspec.params for item in items if not item.marks]
+    assert {each["method"] for each in fast} == methods
+    assert {each["evidence"] for each in fast} == networks
 
 
 def test_a_pattern_that_names_no_test_is_an_error(monkeypatch):

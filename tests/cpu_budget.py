@@ -1,8 +1,9 @@
 """What each plug-in's promises cost, in CPU seconds; too much fails the session.
 
 A promise is a test that runs over all plug-ins of a wing: it takes `method`, `task`,
-`backbone`, `network` or, in the wing's own folder of tests, `name`. Its time is that
-of the method, else of the task, else of the network.
+`backbone`, `network`, `evidence` (of a network) or, in the wing's own folder, `name`.
+A method's time is that on the fastest network; on others it is the network's, and so
+is what is set up for all methods. Slow tests do not count.
 """
 
 import os
@@ -12,7 +13,8 @@ import pytest
 
 from subtune_jax.core import registry
 
-SECONDS = 5.0  # of one plug-in, without its slow tests; on today's machines
+SECONDS = 5.0  # of one plug-in, in the default run, on today's machines
+FAST = "mlp"  # the network whose programs compile fastest
 KINDS = {
     "methods": ("method",),
     "tasks": ("task",),
@@ -21,17 +23,23 @@ KINDS = {
 PLUGINS = {wing: set(registry.plugins(wing)) for wing in KINDS}
 
 
-def plugin(item):
-    """`wing/name` of the plug-in whose promise `item` is, or None."""
+def named(item, wing):
+    """The plug-in of `wing` that is a parameter of `item`, or None."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    folder = item.path.parent.name
-    for wing, arguments in KINDS.items():
-        own = (*arguments, "name") if folder == wing else arguments
-        for argument in own:
-            value = parameters.get(argument)
-            if isinstance(value, str) and value in PLUGINS[wing]:
-                return f"{wing}/{value}"
-    return None
+    own = ("name",) if item.path.parent.name == wing else ()
+    values = [parameters.get(argument) for argument in (*KINDS[wing], *own)]
+    return next((v for v in values if isinstance(v, str) and v in PLUGINS[wing]), None)
+
+
+def payer(item, when):
+    """`wing/name` of the plug-in whose promise `item` is in this phase, or None."""
+    network, method = named(item, "backbones"), named(item, "methods")
+    if network and (when == "setup" or network != FAST or method is None):
+        return f"backbones/{network}"
+    task = named(item, "tasks")
+    if method:
+        return f"methods/{method}"
+    return None if task is None else f"tasks/{task}"
 
 
 def used():
@@ -48,11 +56,13 @@ class Budget:
         self.tests = defaultdict(lambda: defaultdict(float))  # its node ids -> seconds
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item):
+    def pytest_runtest_makereport(self, item, call):
         report = yield
         now = used()
         report.cpu_seconds, self.start = now - self.start, now
-        report.plugin = None if item.get_closest_marker("slow") else plugin(item)
+        report.plugin = (
+            None if item.get_closest_marker("slow") else payer(item, call.when)
+        )
         return report
 
     def pytest_runtest_logreport(self, report):

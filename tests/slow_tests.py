@@ -1,30 +1,32 @@
 """Which tests are slow besides those that say so themselves, and a third of them."""
 
 import fnmatch
-import zlib
 
+import cpu_budget
 import pytest
 
-from subtune_jax.core import registry
+# Methods that networks other than the fastest are tried with: they need no gradients of
+# the base. None is trained there: compiling a step takes most of a network's budget.
+TRIED = ("bias", "blocks", "last", "lora", "magnitude", "random", "s2ft")
 
-NETWORKS = registry.plugins("backbones")
-FAST = (
-    "mlp"  # whose programs compile fastest: every method on it, and on one of the rest
+# Node ids under tests/, with * and ?, () for []; each promise keeps a form that is not
+# slow: another plug-in, another network, or the plug-in's own tests.
+SLOW = (
+    # Their steps compile for four seconds: `methods/dps_test.py` runs them.
+    "training/immobility_test.py::*(mlp-dps_mix-*",
+    "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(*dps_dense*",
 )
-
-# Node ids under tests/, with * and ?; each promise keeps a form that is not slow.
-SLOW = ()
 
 
 def mark(config, items):
-    """Marks what SLOW names, and methods on networks of another's turn.
+    """Marks what SLOW names, and second forms of promises.
 
     Raises:
       UsageError: a pattern names no test of its file, all of which is here.
     """
     whole = not any("::" in argument for argument in config.args)
     names = {item: _name(item) for item in items}
-    for item in filter(_other_turn, items):
+    for item in filter(_second_form, items):
         item.add_marker(pytest.mark.slow)
     for pattern in SLOW:
         found = [i for i, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
@@ -36,17 +38,13 @@ def mark(config, items):
             raise pytest.UsageError(f"tests/slow_tests.py: no test is {pattern}")
 
 
-def _other_turn(item):
-    """Is it a promise of a method on a network that is another method's turn?
-
-    Each method is tried on the fastest network and on one more, by its name.
-    """
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    method, network = parameters.get("method"), parameters.get("evidence")
-    if not isinstance(method, str) or network not in NETWORKS or network == FAST:
+def _second_form(item):
+    """Is it a method's promise on a network where others stand for it?"""
+    method = cpu_budget.named(item, "methods")
+    network = cpu_budget.named(item, "backbones")
+    if None in (method, network) or network == cpu_budget.FAST:
         return False
-    others = [name for name in NETWORKS if name != FAST]
-    return network != others[zlib.crc32(method.encode()) % len(others)]
+    return method not in TRIED or item.path.parent.name == "training"
 
 
 def keep_a_third(config, items, commit):

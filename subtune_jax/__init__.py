@@ -151,6 +151,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, inside = _HOMES[name].partition(":")
-    found = importlib.import_module(f"{__name__}.{module}")
+    try:
+        found = importlib.import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        extras = importlib.import_module(f"{__name__}.core.extras")
+        raise extras.told(f"st.{name}", error) from error
     globals()[name] = getattr(found, inside) if inside else found
     return globals()[name]

@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from subtune_jax.core import extras
 from subtune_jax.core.registry import near
 
 COMMANDS = {
@@ -16,6 +17,8 @@ COMMANDS = {
     "bench": "what a method costs, compared with full fine-tuning",
     "fetch": "real weights and data into the cache",
 }
+# Commands that run without the extra [train]; all others ask for it before they start.
+LIGHT = ("delta", "fetch")
 
 
 def main() -> int:
@@ -30,7 +33,19 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"subtune: no command {name!r}; {near(name, COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"subtune_jax.commands.{name}").main(sys.argv[2:])
+    lacking = [] if name in LIGHT else extras.absent("train")
+    if lacking:
+        print(extras.line(f"subtune {name}", lacking), file=sys.stderr)
+        return 2
+    try:
+        command = importlib.import_module(f"subtune_jax.commands.{name}")
+        return command.main(sys.argv[2:])
+    except ModuleNotFoundError as error:
+        told = extras.told(f"subtune {name}", error)
+        if told is error:
+            raise
+        print(told, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

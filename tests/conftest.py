@@ -1,4 +1,4 @@
-"""Eight simulated devices and a compilation cache, before anything imports jax."""
+"""Eight simulated devices, a compilation cache, the slow tests and the budget."""
 
 import os
 from pathlib import Path
@@ -14,3 +14,29 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import cpu_budget  # noqa: E402  # imports jax
+import pytest  # noqa: E402
+import slow_tests  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slow-third",
+        metavar="HASH",
+        help="also a third of the slow tests, chosen by this commit's hash",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--slow-third"):
+        config.option.markexpr = ""  # instead of the default, `not slow`
+    config.pluginmanager.register(cpu_budget.Budget(), "cpu_budget")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest reads the marks
+def pytest_collection_modifyitems(config, items):
+    slow_tests.mark(config, items)
+    commit = config.getoption("--slow-third")
+    if commit:
+        slow_tests.keep_a_third(config, items, commit)

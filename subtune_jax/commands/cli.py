@@ -1,8 +1,4 @@
-"""The command line: `--config=FILE[:ARG] --config.KEY=VALUE --workdir=DIR`.
-
-Exit codes: 0 on success; 2 on a usage or input error, with one line on stderr and
-no traceback; 1 otherwise. The last line on stdout is the path of the JSON result.
-"""
+"""The command line: `--config=FILE[:ARG] --config.KEY=VALUE --workdir=DIR`."""
 
 import argparse
 import logging
@@ -12,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from subtune_jax.commands import configs
+from subtune_jax.commands import configs, exits
 from subtune_jax.training import process
 from subtune_jax.training.settings import Settings
 
@@ -56,27 +52,7 @@ def run(parse: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
         pairs = dict(_pair(text) for text in overrides)
         return job(configs.read(given.config, pairs), given)
 
-    return guard(parse.prog, work)
-
-
-def guard(prog: str, work: Callable[[], Path | None]) -> int:
-    """Runs `work`, prints the path that it returns, and maps errors to exit codes."""
-    try:
-        path = work()
-    except FloatingPointError as error:
-        print(f"{prog}: {_line(error)}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        if not _ours(error):
-            raise
-        print(f"{prog}: {_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command resumes", file=sys.stderr)
-        return 1
-    if path is not None:
-        print(path)
-    return 0
+    return exits.guard(parse.prog, work)
 
 
 def _show_log() -> None:
@@ -98,25 +74,8 @@ def _connect(given: argparse.Namespace) -> None:
         jax.distributed.initialize(*three)
 
 
-def _ours(error: BaseException) -> bool:
-    """Was it raised by this project or a config, or by the operating system?
-
-    A ValueError from inside jax or NumPy is a defect of ours, and keeps its traceback.
-    """
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    file = "" if frame is None else frame.tb_frame.f_code.co_filename
-    here = str(Path(__file__).parents[1])
-    return isinstance(error, OSError) or file.startswith(here) or "config" in file
-
-
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.removeprefix("--config.").partition("=")
     if not equals:
         raise ValueError(f"{text} has no value; write --config.{key}=VALUE")
     return key, value
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

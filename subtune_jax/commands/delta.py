@@ -7,14 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from subtune_jax import delta
-from subtune_jax.commands import cli
-from subtune_jax.core import registry, trees
+from subtune_jax.commands import exits
+from subtune_jax.core import progress, registry, trees
 from subtune_jax.delta import algebra, tensor_file
-from subtune_jax.report.page import size
 
 Given = argparse.Namespace
 
@@ -26,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = parse.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    return cli.guard(parse.prog, lambda: given.job(given))
+    return exits.guard(parse.prog, lambda: given.job(given))
 
 
 def info(given: Given) -> None:
@@ -35,7 +31,7 @@ def info(given: Given) -> None:
     if given.json:
         print(json.dumps(found, indent=1))
         return
-    table = Table("leaf", "changed", "of", "held", "type", box=None)
+    table = _table("leaf", "changed", "of", "held", "type")
     for name, row in found["leaves"].items():
         counts = f"{row['count']:,}", f"{row['size']:,}"
         table.add_row(name, *counts, row["encoding"], row["dtype"])
@@ -44,7 +40,7 @@ def info(given: Given) -> None:
     total = f"{found['count']:,} elements of {len(found['leaves'])} leaves changed"
     rows = {
         "total": f"{total}; {found['unchanged']} leaves unchanged",
-        "size": f"{size(found['bytes'])} ({found['bytes']:,} bytes)",
+        "size": f"{progress.size(found['bytes'])} ({found['bytes']:,} bytes)",
         "base": found["base_fingerprint"],
         "result": found["result_fingerprint"],
         "meta": json.dumps(found["meta"]),
@@ -73,7 +69,7 @@ def diff(given: Given) -> None:
     if given.json:
         print(json.dumps(found, indent=1))
         return
-    table = Table("leaf", "first", "second", "both", "equal", "conflict", box=None)
+    table = _table("leaf", "first", "second", "both", "equal", "conflict")
     for name, row in found["leaves"].items():
         counts = [row[key] for key in ("a", "b", "both", "equal")]
         counts.append(row["both"] - row["equal"])
@@ -146,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     return parse
 
 
-def _console() -> Console:
+def _table(*columns: str) -> Any:
+    from rich.table import Table  # of the extra [train]: only tables need it
+
+    return Table(*columns, box=None)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
     # Off a terminal rich would wrap at 80 columns and cut names.
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False)

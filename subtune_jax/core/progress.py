@@ -1,4 +1,4 @@
-"""Progress: lines on stderr while something long runs."""
+"""Progress: lines on stderr while something long runs; sizes as people read them."""
 
 import os
 import sys
@@ -23,3 +23,11 @@ def latest() -> Callable[[str], None]:
         print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
 
     return over
+
+
+def size(count: int) -> str:
+    """Bytes in three digits, such as `"291 kB"`."""
+    for unit_size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit_size:
+            return f"{count / unit_size:.3g} {unit}"
+    return f"{count} B"

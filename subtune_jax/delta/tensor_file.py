@@ -1,12 +1,13 @@
-"""Named arrays in one file: `.safetensors` or `.npz`, told by the name's end."""
+"""Named arrays in one file: `.safetensors` or `.npz`, told by the name's end.
+
+The package safetensors, of the extra `[train]`, is imported when such a file is met.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
 
 ENDINGS = (".safetensors", ".npz")
 
@@ -40,10 +41,8 @@ def write(
                     raise ValueError(f"{what}, which .npz lacks; use .safetensors")
             np.savez(partial, allow_pickle=False, **arrays, **notes)
         else:
-            safetensors.save_file(dict(arrays), partial, metadata=dict(notes))
+            _save_safetensors(path, partial, arrays, notes)
         os.replace(partial, path)
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} cannot hold these arrays: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -64,12 +63,31 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"no file {path}")
     try:
         if path.suffix == ".safetensors":
+            from safetensors import numpy as safetensors
+
             return safetensors.load_file(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+    except ModuleNotFoundError:
+        raise
     except Exception as error:  # zipfile, zlib, NumPy and safetensors have their own
         raise ValueError(f"{path} is damaged, or no {path.suffix} file") from error
     return {name: array for name, array in arrays.items() if array.dtype.kind != "U"}
+
+
+def _save_safetensors(
+    path: Path,
+    partial: Path,
+    arrays: Mapping[str, np.ndarray],
+    notes: Mapping[str, str],
+) -> None:
+    from safetensors import SafetensorError
+    from safetensors import numpy as safetensors
+
+    try:
+        safetensors.save_file(dict(arrays), partial, metadata=dict(notes))
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} cannot hold these arrays: {error}") from error
 
 
 def _ending(path: Path) -> None:

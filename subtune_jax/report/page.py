@@ -146,11 +146,3 @@ def _number(value: Any) -> str:
 def name(result: Mapping[str, Any]) -> str:
     """`"task / backbone / method"`."""
     return " / ".join(str(result.get(k, "")) for k in ("task", "backbone", "method"))
-
-
-def size(count: int) -> str:
-    """Bytes in three digits, such as `"291 kB"`."""
-    for unit_size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= unit_size:
-            return f"{count / unit_size:.3g} {unit}"
-    return f"{count} B"

@@ -86,9 +86,13 @@ def held(ready, state):
     return devices.to_host({path: x for part in parts for path, x in part.items()})
 
 
+@pytest.fixture
+def made(network):
+    return prepared(network)
+
+
 @pytest.mark.parametrize(("network", "method", "batch_norm"), list(kinds()))
-def test_unselected_elements_never_move(network, method, batch_norm):
-    made = prepared(network)
+def test_unselected_elements_never_move(network, method, batch_norm, made):
     selector = registry.load("methods", {"name": method, **tiny("methods", method)})
     chosen = optimizer.make(
         "sgd" if method == "random" else "adamw",

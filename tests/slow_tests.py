@@ -1,0 +1,62 @@
+"""Which tests are slow besides those that say so themselves, and a third of them."""
+
+import fnmatch
+
+import cpu_budget
+import pytest
+
+# Methods that networks other than the fastest are tried with: they need no gradients of
+# the base. None is trained there: compiling a step takes most of a network's budget.
+TRIED = ("bias", "blocks", "last", "lora", "magnitude", "random", "s2ft")
+
+# Node ids under tests/, with * and ?, () for []; each promise keeps a form that is not
+# slow: another plug-in, another network, or the plug-in's own tests.
+SLOW = (
+    # Their steps compile for four seconds: `methods/dps_test.py` runs them.
+    "training/immobility_test.py::*(mlp-dps_mix-*",
+    "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(*dps_dense*",
+)
+
+
+def mark(config, items):
+    """Marks what SLOW names, and second forms of promises.
+
+    Raises:
+      UsageError: a pattern names no test of its file, all of which is here.
+    """
+    whole = not any("::" in argument for argument in config.args)
+    names = {item: _name(item) for item in items}
+    for item in filter(_second_form, items):
+        item.add_marker(pytest.mark.slow)
+    for pattern in SLOW:
+        found = [i for i, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
+        for item in found:
+            item.add_marker(pytest.mark.slow)
+        file = pattern.partition("::")[0]
+        here = any(name.startswith(f"{file}::") for name in names.values())
+        if whole and here and not found:
+            raise pytest.UsageError(f"tests/slow_tests.py: no test is {pattern}")
+
+
+def _second_form(item):
+    """Is it a method's promise on a network where others stand for it?"""
+    method = cpu_budget.named(item, "methods")
+    network = cpu_budget.named(item, "backbones")
+    if None in (method, network) or network == cpu_budget.FAST:
+        return False
+    return method not in TRIED or item.path.parent.name == "training"
+
+
+def keep_a_third(config, items, commit):
+    """Leaves out two thirds of the slow tests; neighbours fall into different ones."""
+    slow = sorted((i for i in items if i.get_closest_marker("slow")), key=_name)
+    kept = set(slow[int(commit, 16) % 3 :: 3])
+    dropped = [item for item in slow if item not in kept]
+    config.hook.pytest_deselected(items=dropped)
+    gone = set(dropped)
+    items[:] = [item for item in items if item not in gone]
+
+
+def _name(item):
+    """The node id below tests/, with brackets that fnmatch reads as themselves."""
+    return item.nodeid.removeprefix("tests/").replace("[", "(").replace("]", ")")

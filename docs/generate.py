@@ -149,7 +149,12 @@ def _signature(function: Any) -> str:
 
 def _keys_table(listed: Iterable[keys.Key]) -> str:
     rows = [
-        (f"`{key.name}`", f"`{key.kind}`", f"`{key.default or '-'}`", key.meaning)
+        (
+            f"`{key.name}`",
+            f"`{key.kind}`",
+            f"`{key.default or '-'}`",
+            _upper(key.meaning),
+        )
         for key in listed
     ]
     return _table(("key", "type", "default", "meaning"), rows)
@@ -159,6 +164,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head)]
     lines += [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _anchor(package: str, name: str) -> str:

@@ -57,14 +57,14 @@ def top(
       keep_delta: whether the delta stays on disk, as it does by None; False: it is
         measured and thrown away.
       report: whether pictures of the run are drawn; None: not in a comparison.
-      batch_norm: `frozen`: running statistics stay as they are; `trained`: trained blocks
-        use the statistics of the batch and update the running ones.
+      batch_norm: `frozen`: running statistics stay as they are; `trained`: trained
+        blocks use the statistics of the batch and update the running ones.
       trunk_cache: whether what lies below the first trained block is computed once,
         where nothing random comes before it.
       dtype: type of the computation, `float32` or `bfloat16`; selected values stay
         float32.
-      parallel: how devices are driven: `pmap`, `shard_map`, or `auto`: `pmap` where there
-        are several devices.
+      parallel: how devices are driven: `pmap`, `shard_map`, or `auto`: `pmap` where
+        there are several devices.
     """
     return dict(locals())
 

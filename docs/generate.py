@@ -1,14 +1,15 @@
-"""Pages made from the code: config keys, tables of plug-ins, the Python reference.
+"""Pages made from the code and from results: keys, plug-ins, reference, tables.
 
-    python docs/generate.py docs/generated
+    python docs/generate.py
 
-`conf.py` calls this at every build, so that no page is behind the code. Docstrings are
-read as Markdown with the sections of Google's form.
+`conf.py` calls `write` at every build, so that no page is behind the code. Docstrings
+are read as Markdown with the sections of Google's form. The tables of `docs/results/`
+are committed, so that they can be read without a build: the command above writes them
+anew from `results/`, and a test compares.
 """
 
 import inspect
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +18,12 @@ from typing import Any
 import subtune_jax as st
 from subtune_jax.commands import catalogue, configs, keys
 from subtune_jax.core import registry
+from subtune_jax.report import tables
+from subtune_jax.study import study_file, study_tables
 from subtune_jax.training import settings
 
+ROOT = Path(__file__).parents[1]
+END = "<!-- end of table -->"
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source|Example)s?:(.*)")
 
 
@@ -29,6 +34,7 @@ def write(folder: Path) -> None:
     for package in settings.PLUGINS.values():
         _write(parts / f"{package}.md", plugin_table(package))
     _write(folder / "keys.md", keys_page())
+    _write(folder / "benchmarks.md", benchmarks_page())
     for page in folder.glob("st.*.md"):
         page.unlink()
     modules, others = public()
@@ -77,6 +83,48 @@ def keys_page() -> str:
             listed = keys.of_plugin(package, name)
             parts.append(_keys_table(listed) if listed else "It has no keys.\n")
     return "\n".join(parts)
+
+
+def benchmarks_page() -> str:
+    """The ratios and checks of every file in `results/bench/`."""
+    parts = [
+        "# All benchmarks\n",
+        "On this page you can look up every ratio that was measured. Each file is one "
+        "run of `subtune bench`, by the command that it names.\n",
+    ]
+    for path in sorted((ROOT / "results" / "bench").glob("*.json")):
+        study = study_file.read(path)
+        commands = {row["command"] for row in study["benchmarks"].values()}
+        parts += [f"## `{path.relative_to(ROOT)}`\n"]
+        parts += [f"`{command}`\n" for command in sorted(commands)]
+        parts.append(study_tables.benchmark_table(study))
+    return "\n".join(parts)
+
+
+def with_tables(text: str) -> str:
+    """The page with its tables, `<!-- table KIND STUDY ... -->`, as they are today."""
+
+    def table(match: re.Match[str]) -> str:
+        kind, *names = match[1].split()
+        studies = [study_file.read(ROOT / "results" / f"{n}.json") for n in names]
+        return f"<!-- table {match[1]} -->\n{_result_table(kind, studies)}{END}"
+
+    return re.sub(rf"<!-- table ([\w ]+) -->\n.*?{END}", table, text, flags=re.DOTALL)
+
+
+def _result_table(kind: str, studies: list[Any]) -> str:
+    if kind == "seeds":
+        return study_tables.seed_table(studies[0])
+    if kind == "profiles":
+        return study_tables.profile_table(studies[0])
+    summaries = [study_file.summary(study) for study in studies]
+    rows = [row for summary in summaries for row in summary["rows"]]
+    if kind == "searches":
+        return study_tables.search_table(rows)
+    if kind == "correlations":
+        text = tables.correlations(summaries[0]["profiles"])
+        return text[text.index("|") :]
+    return tables.trainings([row for row in rows if "rate" in row])
 
 
 def module_page(name: str, module: ModuleType) -> str:
@@ -180,4 +228,6 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(ROOT / "docs" / "generated")
+    for page in (ROOT / "docs" / "results").glob("*.md"):
+        _write(page, with_tables(page.read_text()))

@@ -58,3 +58,25 @@ def test_pages_that_have_not_changed_are_not_written_again(generate, written):
     before = (written / "keys.md").stat().st_mtime_ns
     generate.write(written)
     assert (written / "keys.md").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("page", sorted((pages.ROOT / "docs" / "results").glob("*.md")))
+def test_the_tables_of_results_are_those_of_the_files_in_results(generate, page):
+    text = page.read_text()
+    assert generate.with_tables(text) == text  # python docs/generate.py mends it
+    assert ("<!-- table" in text) == (page.stem != "index")
+    if page.stem != "index":
+        assert text.count("<!-- table") == text.count("\n|---|")
+
+
+def test_a_table_that_was_changed_is_told(generate):
+    page = pages.ROOT / "docs" / "results" / "quickstart.md"
+    text = page.read_text().replace(".878", ".879", 1)
+    assert generate.with_tables(text) == page.read_text() != text
+
+
+def test_every_benchmark_has_its_ratios_on_a_page(written):
+    text = (written / "benchmarks.md").read_text()
+    for path in (pages.ROOT / "results" / "bench").glob("*.json"):
+        assert f"## `results/bench/{path.name}`" in text
+    assert text.count("subtune bench") >= 13

@@ -22,8 +22,6 @@ WINGS = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_fi
 HIDDEN = re.compile(
     r"(^|/)(\.|_build|build|generated|dist|runs|node_modules|.*\.egg-info)"
 )
-    r"(^|/)(\.|_build|build|generated|dist|runs|node_modules|.*\.egg-info)"
-)
 # A path starts in a folder of the repository or in a wing, or is the name of a module.
 WORD = r"(?<![\w/.:\\@*-])((?:{})/[\w./*{{}},-]*[\w*}}/]|\w+\.(?:py|md|ipynb))(?![\w/])"
 PATH = re.compile(WORD.format("|".join([*TOPS, *WINGS])))

@@ -1,6 +1,6 @@
 """SubTuning's finetuning profile: how good is it to train each block by itself?
 
-    subtune profile --config=configs/profile_elpv.py --workdir=runs/profile
+    subtune profile --config=configs/subtuning_elpv.py --workdir=runs/profile
     subtune profile ... --proxy=all
 
 Writes `profile.json` and `profile.png`, and a journal: the same command on the same

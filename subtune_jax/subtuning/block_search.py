@@ -1,6 +1,6 @@
 """Greedy SubTuning: which blocks should be trained? Then trains them, and what to beat.
 
-    subtune search --config=configs/search_elpv.py --workdir=runs/search
+    subtune search --config=configs/subtuning_elpv.py --workdir=runs/search
 
 Writes `search.json` and `search.png`, and a journal: the same command on the same
 workdir resumes and repeats no finished trial. Candidates are valued on folds or on the

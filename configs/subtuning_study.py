@@ -10,7 +10,7 @@ by two processes that shared the runs).
 
 Measured, test accuracy, mean of four rows: as many random blocks .756, selected .752,
 LP-FT .747, head .738, full from a new head .710. `results/subtuning.json` has every
-run, the README the tables and what is behind them.
+run, `docs/results/subtuning.md` the tables and what is behind them.
 
 One validation split instead of the folds chose badly: a gain of .04 there was a loss of
 .03 on test. `--config.grid.sizes="(200,)"` adds searches with fewer examples.

@@ -26,9 +26,10 @@ Measured, mean test metric of the seeds, reviews 500 / 1,000 / R8: full .760 / .
 .827, with dropout .759 / .765 / .825, dps_dense .761 / .772 / .872, dps_mix .755 / .781
 / .874, child_tuning_d .770 / .781 / .858, child_tuning_f .764 / .777 / .852, mixout
 .743 / .751 / .853, gmt .769 / .777 / .866, spiel .748 / .767 / .863, random
-.776 / .778 / .944, bias .752 / .751 / .917, head .731 / .733 / .928. The README
-says why. Further runs, in `results/text_checks.json`: full fine-tuning of 1,000 at the
-other rate, SpIEL with one growth and none later, R8 after a linear probe.
+.776 / .778 / .944, bias .752 / .751 / .917, head .731 / .733 / .928.
+`docs/results/texts.md` says why. Further runs, in `results/text_checks.json`: full
+fine-tuning of 1,000 at the other rate, SpIEL with one growth and none later, R8 after a
+linear probe.
 
     subtune seeds --config=configs/text_study.py:movie --config.method.name=full \
         --config.train_examples=1000 --config.seed=1 --count=4 --workdir=runs/full1000

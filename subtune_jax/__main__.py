@@ -16,6 +16,9 @@ COMMANDS = {
     "delta": "info, verify, apply, diff, merge, export",
     "bench": "what a method costs, compared with full fine-tuning",
     "fetch": "real weights and data into the cache",
+    "methods": "the selection methods; with a name, its arguments",
+    "tasks": "the data sources, likewise",
+    "backbones": "the networks, likewise",
 }
 # Commands that run without the extra [train]; all others ask for it before they start.
 LIGHT = ("delta", "fetch")

@@ -19,13 +19,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "subtune_jax"
 TOPS = ("configs", "results", "docs", "colabs", "subtune_jax", "tests")
 WINGS = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()]
-HIDDEN = re.compile(r"(^|/)(\.|_build|build|dist|runs|node_modules|.*\.egg-info)")
+HIDDEN = re.compile(
+    r"(^|/)(\.|_build|build|generated|dist|runs|node_modules|.*\.egg-info)"
+)
 # A path starts in a folder of the repository or in a wing, or is the name of a module.
 WORD = r"(?<![\w/.:\\@*-])((?:{})/[\w./*{{}},-]*[\w*}}/]|\w+\.(?:py|md|ipynb))(?![\w/])"
 PATH = re.compile(WORD.format("|".join([*TOPS, *WINGS])))
 COMMAND = re.compile(r"(?:subtune|python3? -m subtune_jax) ([^`\n|;&]+)")
 KEY = re.compile(r"--config\.([\w.]+)=")
-OWN = ("my_", "your_", "DIR")  # how files are called that a reader would have
+OWN = ("my_", "your_", "mine", "DIR")  # how files are called that a reader would have
+WRITTEN = ("compare.md",)  # by a command, into its workdir
+# Files that CONTRIBUTING shows in full; contributing_test follows what it says of them.
+SHOWN = re.findall(
+    r"^```python file=(\S+)", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M
+)
 
 
 def files():
@@ -70,7 +77,9 @@ def names():
 
 def is_there(word, file):
     """Is there such a file? Capitals and stars stand for anything."""
-    if word.startswith(OWN):
+    if word.startswith(OWN) or word.split("/")[-1].startswith(OWN):
+        return True
+    if word in WRITTEN or word.endswith(tuple(SHOWN)):
         return True
     if "/" not in word:
         return word in names()
@@ -94,7 +103,8 @@ def commands():
     """(file, the words after `subtune`) of every command that is shown in full."""
     for file, text in written().items():
         for shown in COMMAND.findall(text):
-            if re.match(r"[a-z]+ .*--config=[\w/.]+\.py", shown):
+            own = any(f"={Path(name).stem}" in shown for name in SHOWN)
+            if re.match(r"[a-z]+ .*--config=[\w/.]+\.py", shown) and not own:
                 words = shlex.split(shown, comments=True)
                 yield pytest.param(file, words, id=f"{file}: {' '.join(words)[:60]}")
 

@@ -1,32 +1,56 @@
-"""What the README shows runs as it is shown."""
+"""What the README shows runs as it is shown, and it is short."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+import jax
+import pages
+
+from subtune_jax import __main__
+from subtune_jax.core import registry
+
+README = pages.ROOT / "README.md"
 
 
-def test_the_loop_of_ones_own_runs_and_restores(tmp_path):
-    code = "\n".join(re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
-    code += """
-assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, restored))
-moved = params["dense"]["kernel"] != params0["dense"]["kernel"]
-assert moved.sum(0).tolist() == [1, 1, 1, 1]
-close = jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, atol=1e-6)), params, tuned)
-assert jax.tree.all(close)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+def test_the_loop_of_ones_own_runs_and_restores(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    here: dict = {"__name__": "readme"}
+    for block in pages.blocks(README, "python"):
+        exec(compile(block.text, "README.md", "exec"), here)
+    before, after, again = (here[name] for name in ("params0", "params", "restored"))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), after, again)
+    assert jax.tree.all(same)
+    moved = after["dense"]["kernel"] != before["dense"]["kernel"]
+    assert moved.sum(0).tolist() == [1, 1, 1, 1]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_readme_is_at_most_seven_kilobytes():
+    assert len(README.read_bytes()) <= 7000
+
+
+def test_the_readme_names_every_command_and_every_method():
+    text = README.read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+    assert set(__main__.COMMANDS) <= named
+    assert set(registry.plugins("methods")) <= named
+
+
+def test_every_wing_is_in_the_map_of_the_readme_and_of_the_architecture():
+    wings = [
+        path.parent.name for path in (pages.ROOT / "subtune_jax").glob("*/__init__.py")
+    ]
+    architecture = (pages.ROOT / "docs" / "architecture.md").read_text()
+    for wing in wings:
+        assert f"`{wing}/`" in README.read_text(), wing
+        assert f"\n  {wing}/" in architecture, wing
+
+
+def test_every_file_that_the_architecture_names_is_there():
+    text = (pages.ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(
+        r"`((?:subtune_jax|training|optim|subtuning)/\w[\w/]*\.py)`", text
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-
-
-def test_every_file_that_the_map_names_is_there():
-    root = README.parent
-    text = README.read_text().split("## Where things are\n\n```\n")[1]
-    for name in re.findall(r"[\w/]+(?:\.py|/)", text.split("```")[0]):
-        top = name.split("/")[0] in ("configs", "colabs", "results", "subtune_jax")
-        assert (root / ("." if top else "subtune_jax") / name).exists(), name
+    assert len(named) > 10
+    for name in named:
+        path = name if name.startswith("subtune_jax") else f"subtune_jax/{name}"
+        assert (pages.ROOT / path).exists(), name

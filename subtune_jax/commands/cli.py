@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from subtune_jax.commands import configs, exits
+from subtune_jax.commands import configs, exits, keys
 from subtune_jax.training import process
 from subtune_jax.training.settings import Settings
 
@@ -20,7 +20,8 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=f"subtune {name}",
         description=description,
-        epilog="--config.KEY=VALUE sets any key, such as --config.optimizer.ema=0.99",
+        epilog=keys.help_text(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     made.add_argument(

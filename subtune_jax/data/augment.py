@@ -51,7 +51,16 @@ def make(
     mixup: float = 0.0,
     cutmix: float = 0.0,
 ) -> Augment:
-    """An `Augment`.
+    """What is done to training images; by default nothing.
+
+    Args:
+      crop: smallest share of the area that a random crop keeps, in (0, 1]; 0 for none.
+      flip: whether images are mirrored left and right with probability one half.
+      colour: brightness, contrast and saturation change by up to this share, 0 or more.
+      mixup: alpha of the Beta distribution of mixing weights (arXiv:1710.09412), above
+        0; 0 for none.
+      cutmix: the same for pasted rectangles (arXiv:1905.04899); with both, each
+        example draws one of the two.
 
     Args:
       crop: smallest share of the area that a random crop keeps, in (0, 1]; 0 for none.

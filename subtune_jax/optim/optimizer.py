@@ -83,11 +83,12 @@ def make(
 
     Args:
       name: `adamw`, `adam`, `sgd` or `lion`.
-      learning_rate: peak; linear from 0 in `warmup_steps`, then cosine to 0.
+      learning_rate: peak; it grows linearly from 0 in `warmup_steps`, then falls to 0
+        as a cosine does.
       weight_decay: decoupled and scaled by the learning rate, as in AdamW; for
         `adam` it is added to the gradient instead.
-      decay: regex of the leaf paths that decay.
-      warmup_steps: of linear growth.
+      decay: regular expression over whole leaf paths: those that decay.
+      warmup_steps: updates in which the rate grows linearly from 0, 0 or more.
       clip_norm: bound on the global norm of the selected gradient; 0 for none.
       accumulate_steps: a batch is processed in that many equal pieces, one alive
         at a time; the update is that of the whole batch.
@@ -95,15 +96,15 @@ def make(
       layer_decay: the rate of a block is multiplied by this once for every block
         between it and the head, in (0, 1].
       rgn_steps: Auto-RGN (arXiv:2210.11466): every so many steps, an epoch's, the
-        rate of each array is set by its gradient's norm beside its own, see
+        rate of each array is set by its gradient's norm relative to its own, see
         `auto_rgn`; 0 for one rate.
       probe_steps: LP-FT (arXiv 2202.10054): so many steps of the head alone come
         first, with moments of their own.
-      probe_learning_rate: peak of those steps.
-      b1: of adam, adamw and lion.
-      b2: of adam, adamw and lion.
-      epsilon: of adam and adamw.
-      momentum: of sgd.
+      probe_learning_rate: peak learning rate of those steps.
+      b1: decay of the first moments, in [0, 1), of adam, adamw and lion.
+      b2: decay of the second moments, likewise.
+      epsilon: added to the denominator of the update of adam and adamw.
+      momentum: decay of the momentum of sgd, in [0, 1).
       moving: where a method moves its mask, what of the rest: `"mask_update"` (None)
         or `"mask_gradient"`, see `moving`.
       moments: there, `"keep"`, `"reset"` or `"seed"`, see `moments`; None for what the

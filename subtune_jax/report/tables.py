@@ -103,7 +103,7 @@ def trainings(rows: Sequence[Row], baseline: str = "full") -> str:
     columns += ["optimiser kB", "learning rate"]
     cells = []
     for method, own in sorted(methods.items(), key=_worst_last):
-        here = list(own.values())
+        here = [own[place] for place in places if place in own]
         line = [f"`{method}`", "; ".join(_distinct(here, "trainable", ",.0f"))]
         line += [_reached(own[place]) if place in own else "" for place in places]
         if paired:

@@ -43,23 +43,28 @@ def top(
     """The keys of a config that belong to no section.
 
     Args:
-      seed: of shuffles, the new head, augmentation and methods that draw; any integer.
+      seed: decides shuffles, the new head, augmentation and what methods draw; any
+        integer.
       train_examples: size of a stratified subset of the training split; 0 for all.
-      validation_examples: likewise of the validation split.
+      validation_examples: size of a stratified subset of the validation split; 0 for
+        all.
       batch_size: examples of one update, over all devices; 1 or more.
       train_steps: updates of the run; 1 or more.
       eval_steps: updates between two validations; 0 for one at the end.
       save_steps: updates between two checkpoints; 0 for none.
       drift_examples: how many validation examples the drift of the features is measured
         on; None for none.
-      keep_delta: False: the delta is measured and thrown away.
+      keep_delta: whether the delta stays on disk, as it does by None; False: it is
+        measured and thrown away.
       report: whether pictures of the run are drawn; None: not in a comparison.
-      batch_norm: `frozen`, or `trained`: trained blocks use and update the statistics
-        of the batch.
+      batch_norm: `frozen`: running statistics stay as they are; `trained`: trained
+        blocks use the statistics of the batch and update the running ones.
       trunk_cache: whether what lies below the first trained block is computed once,
         where nothing random comes before it.
-      dtype: of the computation, `float32` or `bfloat16`; selected values stay float32.
-      parallel: `pmap`, `shard_map`, or `auto`: `pmap` where there are several devices.
+      dtype: type of the computation, `float32` or `bfloat16`; selected values stay
+        float32.
+      parallel: how devices are driven: `pmap`, `shard_map`, or `auto`: `pmap` where
+        there are several devices.
     """
     return dict(locals())
 

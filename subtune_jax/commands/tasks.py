@@ -1,0 +1,12 @@
+"""`subtune tasks [NAME]`: what there is; with a name, its arguments."""
+
+from collections.abc import Sequence
+
+from subtune_jax.commands import catalogue
+
+ABOUT = "data sources"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    return catalogue.main("tasks", ABOUT, argv)

@@ -154,7 +154,7 @@ def __getattr__(name: str) -> Any:
     try:
         found = importlib.import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
-        extras = importlib.import_module(f"{__name__}.core.extras")
-        raise extras.told(f"st.{name}", error) from error
+        process = importlib.import_module(f"{__name__}.core.process")
+        raise process.told(f"st.{name}", error) from error
     globals()[name] = getattr(found, inside) if inside else found
     return globals()[name]

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from subtune_jax.core import extras
+from subtune_jax.core import process
 from subtune_jax.core.registry import near
 
 COMMANDS = {
@@ -36,15 +36,15 @@ def main() -> int:
     if name not in COMMANDS:
         print(f"subtune: no command {name!r}; {near(name, COMMANDS)}", file=sys.stderr)
         return 2
-    lacking = [] if name in LIGHT else extras.absent("train")
+    lacking = [] if name in LIGHT else process.absent("train")
     if lacking:
-        print(extras.line(f"subtune {name}", lacking), file=sys.stderr)
+        print(process.lacking(f"subtune {name}", lacking), file=sys.stderr)
         return 2
     try:
         command = importlib.import_module(f"subtune_jax.commands.{name}")
         return command.main(sys.argv[2:])
     except ModuleNotFoundError as error:
-        told = extras.told(f"subtune {name}", error)
+        told = process.told(f"subtune {name}", error)
         if told is error:
             raise
         print(told, file=sys.stderr)

@@ -15,11 +15,11 @@ import pytest
 
 import subtune_jax as st
 from subtune_jax import __main__ as program
-from subtune_jax.core import extras
+from subtune_jax.core import process
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRA = sorted({name for names in extras.MODULES.values() for name in names})
+EXTRA = sorted({name for names in process.MODULES.values() for name in names})
 HOMES = {"PIL": "pillow", "orbax": "orbax-checkpoint"}
 SHORT = {  # of quickstart
     "train_steps": 2,
@@ -81,7 +81,7 @@ def test_run_without_its_extra_says_what_to_install():
 @pytest.mark.parametrize("name", sorted(set(program.COMMANDS) - set(program.LIGHT)))
 def test_a_command_without_its_extra_says_so_in_one_line(name):
     done = command_without_extras(name, "--help")
-    needed = ", ".join(extras.MODULES["train"])
+    needed = ", ".join(process.MODULES["train"])
     line = f"subtune {name} needs {needed}; pip install 'subtune-jax[train]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
@@ -110,7 +110,7 @@ def test_a_file_that_needs_an_extra_is_one_line(tmp_path):
 def test_the_package_imports_what_it_asks_for():
     """No module of another distribution than those of pyproject.toml."""
     asked = dists(PROJECT["dependencies"])
-    for extra in extras.MODULES:
+    for extra in process.MODULES:
         asked |= dists(PROJECT["optional-dependencies"][extra])
     # What these bring is promised by them: scipy, jaxlib by jax; protobuf by onnx.
     brought = {"scipy", "jaxlib", "google", "subtune_jax"}
@@ -129,9 +129,9 @@ def imported(file):
     return found
 
 
-@pytest.mark.parametrize("extra", extras.MODULES)
+@pytest.mark.parametrize("extra", process.MODULES)
 def test_an_extra_is_named_as_pyproject_lists_it(extra):
-    names = dists(HOMES.get(name, name) for name in extras.MODULES[extra])
+    names = dists(HOMES.get(name, name) for name in process.MODULES[extra])
     assert names == dists(PROJECT["optional-dependencies"][extra])
 
 

@@ -8,19 +8,26 @@ from pathlib import Path
 
 import jax
 
-from subtune_jax.commands import configs, exits, keys
-from subtune_jax.training import process
+from subtune_jax.commands import configs, keys
+from subtune_jax.core import process
 from subtune_jax.training.settings import Settings
 
 Job = Callable[[Settings, argparse.Namespace], Path]
 
 
+class Parser(argparse.ArgumentParser):
+    """Lists the config's keys below the help, when it is asked for."""
+
+    def format_help(self) -> str:
+        """The help of `subtune NAME`, then the keys that the command reads."""
+        return super().format_help() + "\n" + keys.help_text(self.prog.split()[-1])
+
+
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser of `--config`, `--workdir`; overrides are taken out by `run`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"subtune {name}",
         description=description,
-        epilog=keys.help_text(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -53,7 +60,7 @@ def run(parse: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
         pairs = dict(_pair(text) for text in overrides)
         return job(configs.read(given.config, pairs), given)
 
-    return exits.guard(parse.prog, work)
+    return process.guard(parse.prog, work)
 
 
 def _show_log() -> None:

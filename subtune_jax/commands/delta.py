@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subtune_jax import delta
-from subtune_jax.commands import exits
-from subtune_jax.core import progress, registry, trees
+from subtune_jax.core import process, registry, trees
 from subtune_jax.delta import algebra, tensor_file
 
 Given = argparse.Namespace
@@ -22,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = parse.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    return exits.guard(parse.prog, lambda: given.job(given))
+    return process.guard(parse.prog, lambda: given.job(given))
 
 
 def info(given: Given) -> None:
@@ -40,7 +39,7 @@ def info(given: Given) -> None:
     total = f"{found['count']:,} elements of {len(found['leaves'])} leaves changed"
     rows = {
         "total": f"{total}; {found['unchanged']} leaves unchanged",
-        "size": f"{progress.size(found['bytes'])} ({found['bytes']:,} bytes)",
+        "size": f"{process.size(found['bytes'])} ({found['bytes']:,} bytes)",
         "base": found["base_fingerprint"],
         "result": found["result_fingerprint"],
         "meta": json.dumps(found["meta"]),

@@ -2,5 +2,5 @@
 
 `contracts` (Task, Backbone, Variables), `method` (Selector, Evidence, Selection),
 `registry` (plug-ins by name), `trees` and `elements` (leaves by path, and some of their
-elements), `devices`, `jaxprs`, `flops`, `losses`, `progress`. Imports nothing of ours.
+elements), `devices`, `jaxprs`, `flops`, `losses`, `process`. Imports nothing of ours.
 """

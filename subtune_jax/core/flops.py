@@ -47,28 +47,6 @@ def needed(function: Callable[..., Any], trained: Any, *rest: Any) -> Operations
     return Operations(forward, backward)
 
 
-def counted(lowered: Any, compiled: Any, devices: int, *, split: bool) -> float:
-    """Floating-point operations of a program on all devices, as XLA counts them.
-
-    On a CPU those of what is compiled. Elsewhere of what it is compiled from: there the
-    compiled program calls libraries, whose products XLA does not count (-1 for a
-    convolution by cuDNN).
-
-    Args:
-      lowered: the program, a `jax.stages.Lowered`.
-      compiled: the same, compiled.
-      devices: their number.
-      split: whether `lowered` is of one device's part, as inside `shard_map`.
-    """
-    if jax.default_backend() == "cpu":
-        return _flops(compiled) * devices
-    return _flops(lowered) * (devices if split else 1)
-
-
-def _flops(stage: Any) -> float:
-    return (stage.cost_analysis() or {}).get("flops", 0.0)
-
-
 def all_reduced(text: str) -> int:
     """Bytes that the all-reduces of a compiled program, as text, move; one device."""
     total = 0

@@ -1,8 +1,9 @@
-"""Traced programs: evaluated equation by equation, some of them in another way."""
+"""Programs: traced ones evaluated by the equation, compiled ones counted."""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax.extend import core
 
 NAMELESS = core.DebugInfo("evaluate", "programs", None, None)
@@ -60,3 +61,22 @@ def evaluate(equation: Any, values: list[Any]) -> list[Any]:
         (), list(given), equation.outvars, [equation], equation.effects, NAMELESS
     )
     return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
+
+
+def counted(lowered: Any, compiled: Any, devices: int, *, split: bool) -> float:
+    """Floating-point operations of a program on all devices, as XLA counts them.
+
+    On a CPU those of what is compiled. Elsewhere of what it is compiled from: there the
+    compiled program calls libraries, whose products XLA does not count (-1 for a
+    convolution by cuDNN).
+
+    Args:
+      lowered: the program, a `jax.stages.Lowered`.
+      compiled: the same, compiled.
+      devices: their number.
+      split: whether `lowered` is of one device's part, as inside `shard_map`.
+    """
+    stage, times = lowered, devices if split else 1
+    if jax.default_backend() == "cpu":
+        stage, times = compiled, devices
+    return (stage.cost_analysis() or {}).get("flops", 0.0) * times

@@ -10,12 +10,12 @@ in `$SUBTUNE_CACHE`, else `~/.cache/subtune_jax`.
 import functools
 import hashlib
 import importlib.metadata
-import os
 import re
 import sys
 import tempfile
 from pathlib import Path
 
+from subtune_jax.core import process
 from subtune_jax.core.registry import near
 from subtune_jax.fetch import archives, assets, registries
 from subtune_jax.fetch.assets import Asset
@@ -65,8 +65,7 @@ def root() -> Path:
 
     For example `fetch.path("elpv")` is kept in `fetch.root() / "elpv-85e31c1126ee"`.
     """
-    variable = os.environ.get("SUBTUNE_CACHE")
-    return Path(variable) if variable else Path.home() / ".cache" / "subtune_jax"
+    return process.cache_root()
 
 
 def _folder(name: str, asset: Asset) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core import progress
+from subtune_jax.core import process
 from subtune_jax.report import (
     mask_pictures,
     pictures,
@@ -140,7 +140,7 @@ def headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"of the base trained: {trained:,} of {counts.get('base', 0):,} elements",
             "",
         ),
-        ("–" if size is None else progress.size(size), "delta on disk", ""),
+        ("–" if size is None else process.size(size), "delta on disk", ""),
         (
             "not checked" if frozen is None else "unchanged" if frozen else "changed",
             "every frozen element, compared with the base bit for bit",

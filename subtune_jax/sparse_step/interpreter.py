@@ -11,20 +11,26 @@ leaf reshaped, transposed, cast, or multiplied by what is not trained. Anywhere 
 leaf's gradient is formed whole and gathered at once, and the log (level INFO) says so.
 """
 
+import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend import core
 
 from subtune_jax.core import jaxprs
 from subtune_jax.core.elements import Flat
-from subtune_jax.sparse_step import operations, rules
+from subtune_jax.sparse_step import operations
 from subtune_jax.sparse_step.operations import Tap
+from subtune_jax.sparse_step.products import How
 
 LOG = logging.getLogger(__name__)
+CALLS = ("jit", "pjit", "closed_call")
+CHECKPOINTS = ("remat2", "checkpoint")
 
 
 class Gradient(NamedTuple):
@@ -119,12 +125,12 @@ def _replay(
         def inside(*values: Any) -> list[jax.Array]:
             return _replay(*jaxprs.inner(equation), values, moved, formed)
 
-        if name in rules.CALLS:
+        if name in CALLS:
             return inside(*values)
-        if name in rules.CHECKPOINTS:
+        if name in CHECKPOINTS:
             keep = {key: equation.params[key] for key in ("policy", "prevent_cse")}
             return jax.checkpoint(inside, **keep)(*values)
-        rule = rules.RULES.get(name)
+        rule = RULES.get(name)
         output = None if rule is None else rule(equation, values, moved)
         if output is not None:
             return [output]
@@ -132,3 +138,80 @@ def _replay(
 
     outputs = jaxprs.replay(jaxpr, consts, inputs, Tap, tapped)
     return [opened(value) for value in outputs]
+
+
+# A rule takes (equation, operands, which of these depend on what is trained) and returns
+# the output, a tap or an array; None where the equation is none of its kind.
+
+
+def _multiplied(equation: Any, values: list[Any], moved: list[bool]) -> Any:
+    a, b = values
+    tap, other = (a, b) if isinstance(a, Tap) else (b, a)
+    trained = isinstance(other, Tap) or moved[0 if tap is b else 1]
+    if trained or equation.outvars[0].aval.shape != tap.value.shape:
+        return None
+    return operations.scale(tap, jnp.asarray(other))
+
+
+def _dense(equation: Any, values: list[Any], moved: list[bool]) -> Any:
+    a, b = values
+    (ours, theirs), batch = equation.params["dimension_numbers"]
+    if isinstance(a, Tap) == isinstance(b, Tap) or batch[0]:
+        return None
+    precision, kind = equation.params["precision"], equation.outvars[0].aval.dtype
+    if isinstance(b, Tap):
+        return operations.dense(b, a, (ours, theirs), How(moved[0], precision, kind))
+    y = operations.dense(a, b, (theirs, ours), How(moved[1], precision, kind))
+    free = b.ndim - len(theirs)  # the weight's axes come first in the equation
+    return y.transpose(*range(free, y.ndim), *range(free))
+
+
+def _convolution(equation: Any, values: list[Any], moved: list[bool]) -> Any:
+    a, b = values
+    if isinstance(a, Tap):
+        return None
+    convolve = functools.partial(_bound, equation)
+    return operations.convolution(b, a, convolve, moved[0])
+
+
+def _lookup(equation: Any, values: list[Any], moved: list[bool]) -> Any:
+    table, ids = values
+    numbers = equation.params["dimension_numbers"]
+    if isinstance(ids, Tap) or table.value.ndim != 2:
+        return None
+    rows = (1, table.value.shape[1])
+    simple = numbers.collapsed_slice_dims == numbers.start_index_map == (0,)
+    last = numbers.offset_dims == (len(equation.outvars[0].aval.shape) - 1,)
+    if not simple or not last or equation.params["slice_sizes"] != rows:
+        return None
+    clip = equation.params["mode"] == lax.GatherScatterMode.CLIP
+    return operations.lookup(table, ids, functools.partial(_bound, equation), clip)
+
+
+def _bound(equation: Any, *values: Any) -> jax.Array:
+    return jaxprs.evaluate(equation, list(values))[0]
+
+
+def _moved(equation: Any, values: list[Any], moved: list[bool]) -> Any:
+    """The same elements in the same order, under another shape or type."""
+    tap, after = values[0], equation.outvars[0].aval
+    kept = isinstance(tap, Tap) and tap.value.size == after.size
+    if not kept or len(values) > 1 or not jnp.issubdtype(after.dtype, jnp.floating):
+        return None
+    value = tap.value.reshape(after.shape).astype(after.dtype)
+    return dataclasses.replace(tap, value=value)
+
+
+def _transposed(equation: Any, values: list[Any], moved: list[bool]) -> Any:
+    return operations.transpose(values[0], equation.params["permutation"])
+
+
+RESHAPES = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "slice")
+RULES: dict[str, Callable[[Any, list[Any], list[bool]], Any]] = {
+    **dict.fromkeys((*RESHAPES, "convert_element_type"), _moved),
+    "transpose": _transposed,
+    "mul": _multiplied,
+    "dot_general": _dense,
+    "conv_general_dilated": _convolution,
+    "gather": _lookup,
+}

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from subtune_jax.core import progress, registry
+from subtune_jax.core import process, registry
 from subtune_jax.report import pareto, sizes, tables
 from subtune_jax.study import grid, summaries
 from subtune_jax.study.grid import Job
@@ -71,7 +71,7 @@ def _run_all(
     """
     voting = [(job, own) for job, own in jobs if job.votes]
     total = len(voting) + (len(jobs) - len(voting)) // max(len(options.rates), 1)
-    say, job_results = progress.latest(), []
+    say, job_results = process.latest(), []
 
     def run_these(some: Sequence[tuple[Job, Settings]]) -> None:
         """Seeds of a run one after the other: the second compiles nothing."""

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from subtune_jax.core import devices, progress
+from subtune_jax.core import devices, process
 from subtune_jax.data import batches
 from subtune_jax.study import summaries
 from subtune_jax.subtuning import evaluator
@@ -72,7 +72,7 @@ def train(settings: Settings, folder: Path, count: int, how: str = "auto") -> Pa
         "config": settings,
         "versions": results.versions(),
     }
-    progress.say(
+    process.say(
         "test {metric} {mean:.4f}, deviation {std:.4f}, worst {worst:.4f}".format(
             **content
         )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from subtune_jax.core import progress
+from subtune_jax.core import process
 from subtune_jax.report import profiles
 from subtune_jax.subtuning import candidates, evaluator, journal, proxies, trials
 from subtune_jax.subtuning.candidates import Candidate, CandidateOptions, Set
@@ -55,7 +55,7 @@ def run(
     workdir.claim(folder, settings)
     evaluation = Evaluator(
         testbed, record, trial_options,
-        lambda names: candidate(testbed, blocks, names, options), progress.latest(),
+        lambda names: candidate(testbed, blocks, names, options), process.latest(),
     )  # fmt: skip
     content = evaluator.about(prepared, "candidates")
     rows = [] if only else _rows(evaluation, blocks, options)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from subtune_jax.core import flops, trees
+from subtune_jax.core import jaxprs, trees
 from subtune_jax.core.contracts import Backbone, Params
 from subtune_jax.core.devices import AXIS, Devices
 from subtune_jax.data import dataset
@@ -33,7 +33,7 @@ class Programs(NamedTuple):
       loss: (logits `[B, C]`, targets `[B, C]`) -> `[B]`.
       dtype: of the computation.
       devices: where it runs.
-      compiled: key -> (program, its floating-point operations, see `flops.counted`);
+      compiled: key -> (program, its floating-point operations, see `jaxprs.counted`);
         empty at first, filled as needed.
       spent: `{"flops": 0.0}` at first: those of all calls so far.
     """
@@ -217,7 +217,7 @@ def call(
     if entry is None:
         lowered = jax.jit(function).lower(*arguments)
         program = lowered.compile()
-        count = flops.counted(lowered, program, programs.devices.size, split=False)
+        count = jaxprs.counted(lowered, program, programs.devices.size, split=False)
         entry = programs.compiled[key] = (program, count)
     programs.spent["flops"] += entry[1]
     result = entry[0](*arguments)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from subtune_jax.core import progress, trees
+from subtune_jax.core import process, trees
 from subtune_jax.report import searches
 from subtune_jax.selection import masks
 from subtune_jax.subtuning import (
@@ -56,7 +56,7 @@ def run(settings: Settings, folder: Path) -> Path:
     cost = cost_model.cost_function(prepared, lambda names: candidate(names).trained)
     greedy.check(options, cost)
     workdir.claim(folder, settings)
-    say = progress.latest()
+    say = process.latest()
     evaluation = Evaluator(testbed, record, trial_options, candidate, say)
     rows: list[dict[Set, dict[str, Any]]] = []
 

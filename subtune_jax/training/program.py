@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import devices, flops, trees
+from subtune_jax.core import devices, jaxprs, trees
 from subtune_jax.core.contracts import Variables
 from subtune_jax.core.devices import Devices
 from subtune_jax.core.elements import Flat
@@ -40,7 +40,7 @@ class Program(NamedTuple):
       steps: shapes of a piece -> `function` compiled for them; the first one is that of
         the first step. Of texts each length has one, made when it is first needed.
       shapes: of state and fixed: a run of the same shapes compiles nothing.
-      flops: floating-point operations of the first step, see `flops.counted`.
+      flops: floating-point operations of the first step, see `jaxprs.counted`.
       partition: what moves; None of a step that was put together by hand, which has no
         `enter` and `outputs` either.
       enter: examples -> the same as they enter block `recipe.start`.
@@ -157,7 +157,7 @@ def compiled(
     piece = devices.spread(where, next(feed.pieces(0, 1)))
     lowered = function.lower(state, fixed, piece)
     first = lowered.compile()
-    count = flops.counted(lowered, first, where.size, split=True)
+    count = jaxprs.counted(lowered, first, where.size, split=True)
     steps = {_shapes(piece): first}
     return Program(recipe, where, state, fixed, feed, function, steps, shapes, count)
 

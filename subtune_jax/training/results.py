@@ -11,7 +11,7 @@ import numpy as np
 from subtune_jax import delta
 from subtune_jax.core import devices
 from subtune_jax.core.contracts import Variables
-from subtune_jax.core.progress import say
+from subtune_jax.core.process import say
 from subtune_jax.data.dataset import Examples
 from subtune_jax.training import drift, program, tuned, workdir
 from subtune_jax.training.program import Program

@@ -15,7 +15,7 @@ import numpy as np
 
 from subtune_jax.core import devices, elements, trees
 from subtune_jax.core.method import Selection, hold
-from subtune_jax.core.progress import say
+from subtune_jax.core.process import say
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.training import checkpoint, evidence, metrics_log, results, workdir
 from subtune_jax.training.program import Program, build, logits, step_of

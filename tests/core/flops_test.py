@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from subtune_jax.core import flops
+from subtune_jax.core import flops, jaxprs
 from subtune_jax.models import convolutions
 
 M, K, H, N = 5, 7, 11, 3  # batch, inputs, hidden, outputs
@@ -92,11 +92,11 @@ def test_operations_are_the_same_whether_the_compiler_counts_its_program_or_its_
         step = jax.shard_map(step, mesh=mesh, in_specs=(whole, rows), out_specs=whole)
     lowered = jax.jit(step).lower(one, x)
     compiled = lowered.compile()
-    expected = flops.counted(lowered, compiled, 8, split=split)
+    expected = jaxprs.counted(lowered, compiled, 8, split=split)
     products = 2 * (8 * 64) * (64 * H * 2 + H * N)  # forward, the weight's, the ReLU's
     assert expected == pytest.approx(products, rel=0.1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    found = flops.counted(lowered, compiled, 8, split=split)
+    found = jaxprs.counted(lowered, compiled, 8, split=split)
     assert found == pytest.approx(expected, rel=0.02)
 
 

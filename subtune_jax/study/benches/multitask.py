@@ -18,12 +18,11 @@ import jax
 import numpy as np
 
 from subtune_jax.backbones import efficientnet_lite0, vit
-from subtune_jax.core import flops, trees
+from subtune_jax.core import flops, process, trees
 from subtune_jax.core.contracts import Backbone, Variables
 from subtune_jax.serving import multitask, program, served_flops
 from subtune_jax.serving.multitask import Server
 from subtune_jax.study import timing
-from subtune_jax.training import process
 
 TASKS, BATCH, CLASSES = 8, 32, 10
 NETWORKS: dict[str, tuple[Callable[[], Backbone], tuple[str, ...]]] = {

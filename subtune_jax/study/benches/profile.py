@@ -21,13 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from subtune_jax.core import trees
+from subtune_jax.core import process, trees
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.study import timing
 from subtune_jax.subtuning import candidates, evaluator, halving, trials
 from subtune_jax.subtuning.candidates import Set
 from subtune_jax.subtuning.halving import Reached
-from subtune_jax.training import process
 from subtune_jax.training.run import linear_probe
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, prepare

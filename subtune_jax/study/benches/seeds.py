@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import subtune_jax.training.run
+from subtune_jax.core import process
 from subtune_jax.study import timing
-from subtune_jax.training import metrics_log, process
+from subtune_jax.training import metrics_log
 from subtune_jax.training.program import Program
 from subtune_jax.training.settings import Settings, with_changes
 from subtune_jax.training.setup import Setup

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 import subtune_jax.training.run
+from subtune_jax.core import process
 from subtune_jax.study import timing
-from subtune_jax.training import process
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from subtune_jax.training import process
+from subtune_jax.core import process
 
 FAULTS = """
 import ctypes

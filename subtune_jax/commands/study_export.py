@@ -12,14 +12,14 @@ from subtune_jax.training.settings import Settings
 
 
 def exporting(parse: argparse.ArgumentParser, job: Job, argv: Sequence[str]) -> Job:
-    """`job`, whose figures `--export` writes into one file, pictures beside it.
+    """`job`, whose figures `--export` writes into one file, pictures next to it.
 
     Args:
       parse: gets the argument.
       job: writes the study's workdir.
       argv: what the command was given, noted in the file.
     """
-    about = "also write every run's figures to one file, and its pictures beside it"
+    about = "also write every run's figures to one file, and its pictures next to it"
     parse.add_argument("--export", type=Path, metavar="PATH.json", help=about)
     command = shlex.join([*parse.prog.split(), *argv])
 

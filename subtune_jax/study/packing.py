@@ -89,7 +89,7 @@ def _same_part(part: Any, other: Any) -> bool:
 
 
 def _without_means(value: Any) -> Any:
-    """Without each `mean` and `std` that is the summary of the `values` beside it."""
+    """Without each `mean` and `std` that is the summary of its `values`."""
     if isinstance(value, list):
         return [_without_means(part) for part in value]
     if not isinstance(value, dict):

@@ -78,7 +78,7 @@ def test_nothing_that_repeats_is_in_the_file_of_a_study(exported, finished):
     }
 
 
-def test_the_picture_of_costs_lies_beside_the_file(exported):
+def test_the_picture_of_costs_lies_next_to_the_file(exported):
     assert [path.name for path in exported.parent.glob("*.png")] == ["small.png"]
 
 

@@ -33,6 +33,32 @@ def test_the_naive_profile_and_ours_find_the_same_values(network):
         assert fast["programs"]["last"] == 0
 
 
+def test_the_ways_of_a_profile_are_compared_by_time_and_by_value(monkeypatch):
+    setup = setups.of_images({"name": "mlp", "image_size": 32, "widths": (8,)})
+    turns = {  # seconds, values of two blocks
+        "naive": (100.0, 0.50, 0.70),
+        "exact": (20.0, 0.52, 0.70),
+        "halved": (8.0, 0.52, 0.60),
+        "nudged": (20.0, 0.52, 0.72),
+    }
+
+    def fresh(module, settings, environment):
+        seconds, first, second = turns[settings["way"]]
+        return {
+            "seconds": seconds, "cpu_seconds": 2 * seconds,
+            "values": {"a": first, "b": second}, "best": "a" if second < 0.7 else "b",
+            "programs": {"all": 9, "alike": 3, "last": 0},
+        }  # fmt: skip
+
+    monkeypatch.setattr(profile.timing, "fresh", fresh)
+    figures = profile.run(setup, 2)
+    assert figures["ratios"] == figures["cpu_ratios"] == {"exact": 0.2, "halved": 0.08}
+    assert figures["wall_seconds"]["exact"] == [20.0, 20.0]
+    assert [row["value"] for row in figures["checks"]] == pytest.approx(
+        [0.2, 0.08, 0.01 / max(0.01, 0.5 / len(setup.validation.labels)), 0.18, 0]
+    )
+
+
 @pytest.mark.slow
 def test_the_sparse_benchmark_has_every_form_and_its_costs():
     setup = setups.of_images(

@@ -13,6 +13,7 @@ generate.write(HERE / "generated")
 project = "subtune_jax"
 copyright = "the authors of subtune_jax"
 extensions = ["myst_parser", "sphinx.ext.mathjax"]
+highlight_language = "none"
 html_theme = "furo"
 html_title = "subtune_jax"
 html_static_path = ["_static"]

@@ -90,7 +90,9 @@ def test_a_name_shows_its_source_and_its_arguments(capsys):
     assert catalogue.main("methods", "", ["gps"]) == 0
     shown = capsys.readouterr().out
     assert "arXiv:2312.10136" in shown
-    assert "method.k: int = 1\n      inputs of each neuron" in shown
+    listed = keys.of_plugin("methods", "gps")
+    assert "method.k" in [key.name for key in listed]
+    assert shown.endswith(f"Keys of the config:\n{keys.listing(listed)}\n")
 
 
 def test_a_misspelt_name_is_told_in_one_line(capsys):

@@ -92,6 +92,6 @@ class Budget:
         for name, seconds in self.over():
             tests = self.tests[name]
             dearest = max(tests, key=tests.__getitem__)
-            line = f"{name}: its promises took {seconds:.1f} CPU seconds of {limit(name):g}"
-            line += f"; the dearest is {dearest}, {tests[dearest]:.1f}"
+            line = f"{name}: its promises took {seconds:.1f} of {limit(name):g} CPU"
+            line += f" seconds; the dearest is {dearest}, {tests[dearest]:.1f}"
             terminalreporter.write_line(f"{line}; make it cheaper, or slow")

@@ -12,7 +12,8 @@ TRIED = ("bias", "blocks", "last", "lora", "magnitude", "random", "s2ft")
 # Node ids under tests/, with * and ?, () for []; each promise keeps a form that is not
 # slow: another plug-in, another network, or the plug-in's own tests.
 SLOW = (
-    # Four seconds of compilation each; the methods' own tests train them too.
+    # Four seconds of compilation each: gps and magnitude stand for masks that rest,
+    # dps_dense for dps_mix, the other dynamic methods for the two that move on their own.
     "training/immobility_test.py::*(mlp-child_tuning_d-*",
     "training/immobility_test.py::*(mlp-dps_mix-*",
     "training/immobility_test.py::*(mlp-fish-*",

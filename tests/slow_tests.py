@@ -13,7 +13,7 @@ TRIED = ("bias", "blocks", "last", "lora", "magnitude", "random", "s2ft")
 # slow: another plug-in, another network, or the plug-in's own tests.
 SLOW = (
     # Four seconds of compilation each: gps and magnitude stand for masks that rest,
-    # dps_dense for dps_mix, the other dynamic methods for the two that move on their own.
+    # dps_dense for dps_mix, and the other dynamic methods for two of them.
     "training/immobility_test.py::*(mlp-child_tuning_d-*",
     "training/immobility_test.py::*(mlp-dps_mix-*",
     "training/immobility_test.py::*(mlp-fish-*",

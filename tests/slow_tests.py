@@ -12,9 +12,13 @@ TRIED = ("bias", "blocks", "last", "lora", "magnitude", "random", "s2ft")
 # Node ids under tests/, with * and ?, () for []; each promise keeps a form that is not
 # slow: another plug-in, another network, or the plug-in's own tests.
 SLOW = (
-    # Their steps compile for four seconds: `methods/dps_test.py` runs them.
+    # Four seconds of compilation each: gps and magnitude stand for masks that rest,
+    # dps_dense for dps_mix, and the other dynamic methods for two of them.
+    "training/immobility_test.py::*(mlp-child_tuning_d-*",
     "training/immobility_test.py::*(mlp-dps_mix-*",
-    "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(*dps_dense*",
+    "training/immobility_test.py::*(mlp-fish-*",
+    "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(badam*",
+    "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(dps_dense*",
 )
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax.core.contracts import Backbone, Split
-from subtune_jax.data import augment, images, splits
+from subtune_jax.data import augment, splits
 from subtune_jax.data.augment import Augment
 
 RESIDENT_BYTES = 1 << 30  # larger sets stream
@@ -47,6 +47,7 @@ def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
     Raises:
       ValueError: an image or mask cannot be read; the message names its file.
     """
+    from subtune_jax.data import images  # pillow is of [train], the rest is not
 
     def image(index: int) -> np.ndarray:
         return images.resize(split.read(int(index))["image"], size)
@@ -78,6 +79,8 @@ def tokens(encoded: np.ndarray, labels: np.ndarray, lengths: Sequence[int]) -> E
 
 def _masks(read: Callable[[int], np.ndarray], count: int, size: int) -> np.ndarray:
     """Masks `[N, size, size]`."""
+    from subtune_jax.data import images
+
     masks = np.empty((count, size, size), np.uint8)
 
     def resize(index: int) -> None:

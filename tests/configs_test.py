@@ -13,7 +13,7 @@ from subtune_jax.__main__ import COMMANDS
 from subtune_jax.commands import configs
 from subtune_jax.core import registry
 from subtune_jax.core.method import Evidence
-from subtune_jax.methods import dps_dense
+from subtune_jax.selection import stages
 from subtune_jax.study import grid
 from subtune_jax.tasks import vtab
 from subtune_jax.training import run as train
@@ -151,7 +151,7 @@ def test_dps_has_the_steps_stages_and_dropout_of_the_released_scripts(
     assert made["train_steps"] == steps and made["backbone"]["dropout"] == dropout
     rest = {key: made["method"][key] for key in ("update_ratio", "stage_steps")}
     seen = Evidence({}, (), lambda params, batch: 0.0, list, train_steps=steps)
-    assert dps_dense.stage_length("dps_dense", **rest, evidence=seen) == stage
+    assert stages.length(**rest, evidence=seen) == stage
 
 
 BLOCKS = ["hidden01", "hidden02"]

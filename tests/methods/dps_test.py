@@ -11,7 +11,7 @@ import pytest
 from subtune_jax.core import trees
 from subtune_jax.core.method import Evidence, Seen, Selection
 from subtune_jax.methods import dps_dense, dps_mix
-from subtune_jax.selection import masks
+from subtune_jax.selection import masks, stages
 
 METHODS = {"dps_dense": dps_dense, "dps_mix": dps_mix}
 SHAPES = {
@@ -227,7 +227,7 @@ def test_mix_counts_against_what_was_often_trained_from_50_steps_on():
             "squares": {"a": jnp.float32(squares)},
             "times": {"a": jnp.float32(times)},
         }
-        marks = dps_dense.largest(dps_mix._scores(memory), 0.5)["a"]
+        marks = stages.largest(dps_mix._scores(memory), 0.5)["a"]
         np.testing.assert_array_equal(marks, expected)
 
 

@@ -118,16 +118,16 @@ def test_gradients_pass_straight_through_the_threshold(scores):
         merged = added.merge(leaves, values)
         return sum(jnp.sum(slopes[path] * merged[path]) for path in LEAVES)
 
-    leaves, slopes = jax.jit(jax.grad(loss, (0, 1)))(base(), values)
+    leaves, grads = jax.jit(jax.grad(loss, (0, 1)))(base(), values)
     for (path, own), score in zip(LAYERS.items(), scores, strict=True):
         to_score = 0.0
         for leaf in own:
             wide = slopes[leaf].astype(np.float64)
             np.testing.assert_array_equal(leaves[leaf], slopes[leaf])
             on = 1.0 if score >= 0.1 else 0.0
-            np.testing.assert_allclose(slopes[f"{leaf}+delta"], on * wide, rtol=1e-6)
+            np.testing.assert_allclose(grads[f"{leaf}+delta"], on * wide, rtol=1e-6)
             to_score += (wide * values[f"{leaf}+delta"]).sum()
-        np.testing.assert_allclose(slopes[f"{path}+score"], to_score, rtol=1e-5)
+        np.testing.assert_allclose(grads[f"{path}+score"], to_score, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scores", [(0.3, 0.05), (-0.2, 0.4)])

@@ -238,7 +238,7 @@ def test_the_mechanism_takes_what_it_adds(network):
         ({"start": 0.05}, "start=0.05, threshold=0.1; .*start at least threshold"),
         ({"among": "nothing"}, "no path matches 'nothing' in full; nearest of"),
         ({"among": "head/kernel"}, "no path matches 'head/kernel' in full"),
-        ({"among": ".*bias"}, r"given 'block1/dense/bias' \(4,\); it is no matrix"),
+        ({"among": ".*bias"}, r"'block1/dense/bias' \(4,\) is no matrix"),
         ({"extras": "nothing"}, "no path matches 'nothing' in full; nearest of"),
     ],
 )

@@ -20,7 +20,7 @@ from subtune_jax.optim import optimizer
 from subtune_jax.study import grid
 from subtune_jax.subtuning import baselines, candidates, greedy, trials
 from subtune_jax.training import settings as settings_
-from subtune_jax.training.settings import RENAMED, Settings
+from subtune_jax.training.settings import RENAMED, RENAMED_ARGUMENTS, Settings
 
 # A section has the name of the module that reads it; its keys are what `make` takes.
 SECTIONS: dict[str, Callable[..., Any]] = {
@@ -67,16 +67,26 @@ def complete(config: Mapping[str, Any]) -> Settings:
 
 def _renamed(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of before under their names of today, with a line on stderr for each."""
-    for key in keys:
-        section = key.partition(".")[0]
-        if section in RENAMED:
-            line = f"config section {section!r} is now {RENAMED[section]!r}"
-            print(f"{line}; the old name is still read", file=sys.stderr)
     today = {}
     for key, value in keys.items():
         section, dot, rest = key.partition(".")
+        if section in RENAMED:
+            _tell("section", section, RENAMED[section])
+        for old, new in _arguments_of_before(value).items():
+            if old in value:
+                _tell("key", f"{section}.{old}", f"{section}.{new}")
         today[f"{RENAMED.get(section, section)}{dot}{rest}"] = value
     return settings_.renamed(today)
+
+
+def _arguments_of_before(part: Any) -> Mapping[str, str]:
+    name = part.get("name") if isinstance(part, Mapping) else None
+    return RENAMED_ARGUMENTS.get(str(name), {})
+
+
+def _tell(kind: str, old: str, new: str) -> None:
+    line = f"config {kind} {old!r} is now {new!r}; the old name is still read"
+    print(line, file=sys.stderr)
 
 
 def _override(settings: Settings, key: str, text: str) -> None:
@@ -84,6 +94,9 @@ def _override(settings: Settings, key: str, text: str) -> None:
     node: Any = settings
     for parent in parents:
         node = node.get(parent) if isinstance(node, dict) else None
+    if last in _arguments_of_before(node):
+        last = _arguments_of_before(node)[last]
+        _tell("key", key, ".".join([*parents, last]))
     if not isinstance(node, dict) or last not in node or isinstance(node[last], dict):
         raise ValueError(
             f"no config key {key!r}; {registry.near(key, _keys(settings))}"

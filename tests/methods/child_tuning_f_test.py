@@ -34,8 +34,8 @@ def compiled(keep_ratio):
 
     def step(number, values, mask, memory, grads):
         traces.append(number)
-        given = Selection(mask, memory=memory)
-        moved = selector.update(Seen(number, values, grads), given)
+        before = Selection(mask, memory=memory)
+        moved = selector.update(Seen(number, values, grads), before)
         values = {path: values[path] - moved.grads[path] / 8 for path in values}
         selection = moved.selection
         return moved.grads, values, selection.mask, selection.memory
@@ -52,21 +52,21 @@ def steps(count, seed=0, keep_ratio=0.3):
     memory, rng = jax.tree.map(jnp.asarray, selection.memory), np.random.default_rng(1)
     for number in range(count):
         grads = {p: np.float32(rng.normal(size=s)) for p, s in SHAPES.items()}
-        found = step(jnp.int32(number), values, mask, memory, grads)
-        given, values, mask, memory = found
-        yield grads, given, values, mask
+        after = step(jnp.int32(number), values, mask, memory, grads)
+        divided, values, mask, memory = after
+        yield grads, divided, values, mask
     assert len(traces) == 1
 
 
 def test_what_is_picked_has_its_gradient_divided_by_the_probability():
     weights = {path: np.ones(shape) for path, shape in SHAPES.items()}
-    for grads, given, values, mask in steps(5):
+    for grads, divided, values, mask in steps(5):
         assert sorted(mask) == DRAWN
         for path, weight in weights.items():
             gradient = grads[path].astype(np.float64)
             if path in DRAWN:
                 gradient = np.asarray(mask[path]) / 0.3 * gradient
-            np.testing.assert_allclose(given[path], gradient, rtol=1e-6)
+            np.testing.assert_allclose(divided[path], gradient, rtol=1e-6)
             weights[path] = weight - gradient / 8
             np.testing.assert_allclose(
                 values[path], weights[path], rtol=1e-5, atol=1e-6

@@ -11,7 +11,7 @@ import pytest
 from subtune_jax.core import trees
 from subtune_jax.core.method import Evidence, Seen, Selection
 from subtune_jax.methods import dps_dense, dps_mix
-from subtune_jax.selection import masks
+from subtune_jax.selection import masks, stages
 
 METHODS = {"dps_dense": dps_dense, "dps_mix": dps_mix}
 SHAPES = {
@@ -51,8 +51,8 @@ def compiled(method, drop_ratio):
         traces.append(number)
         used, back = jax.vjp(lambda v: {**v, **view(v, memory)}, values)
         grads = back(upstream)[0]
-        given = Selection(mask, memory=memory)
-        moved = selector.update(Seen(number, values, grads), given).selection
+        before = Selection(mask, memory=memory)
+        moved = selector.update(Seen(number, values, grads), before).selection
 
         def descend(path, value):
             moves = moved.mask.get(path, True)
@@ -74,18 +74,18 @@ class Run:
         flat, reach = trees.flatten(selection.mask), trees.flatten(selection.reach)
         mask = {path: flat[path] for path in reach if reach[path]}
         values = trees.flatten(evidence.params)
-        given = values, mask, selection.memory
-        self.values, self.mask, self.memory = jax.tree.map(jnp.asarray, given)
+        state = values, mask, selection.memory
+        self.values, self.mask, self.memory = jax.tree.map(jnp.asarray, state)
         self.count, self.of = 0, (method, drop_ratio)
 
     def step(self, upstream, decay=0.0, mask_all=False):
         """Takes the gradient of what the network uses; returns that, and the mask."""
-        given = self.values, self.mask, self.memory
-        before, (step, traces) = shapes_of(given), compiled(*self.of)
+        state = self.values, self.mask, self.memory
+        before, (step, traces) = shapes_of(state), compiled(*self.of)
         number = jnp.int32(self.count)
-        used, grads, *given = step(number, *given, upstream, decay, mask_all)
-        assert shapes_of(tuple(given)) == before and len(traces) == 1
-        self.values, self.mask, self.memory = given
+        used, grads, *state = step(number, *state, upstream, decay, mask_all)
+        assert shapes_of(tuple(state)) == before and len(traces) == 1
+        self.values, self.mask, self.memory = state
         self.count += 1
         return used, grads, jax.tree.map(np.asarray, self.mask)
 
@@ -122,10 +122,10 @@ def test_dense_is_its_two_stages_by_turns(stage_steps, drop_ratio):
                 moves = mask[path]
                 partial += np.sum(~moves)
             weights[path] = weight - RATE * grads[path] * moves
-        _, _, found = run.step(grads)
+        _, _, mask = run.step(grads)
         for path in KERNELS:
             expected = np.ones(SHAPES[path], bool) if explores else mask[path]
-            np.testing.assert_array_equal(found[path], expected)
+            np.testing.assert_array_equal(mask[path], expected)
             accumulated = np.asarray(run.memory["squares"][path]) / 1000
             np.testing.assert_allclose(accumulated, sums[path], rtol=1e-6)
         for path, weight in weights.items():
@@ -199,13 +199,13 @@ def test_mix_is_its_two_stages_by_turns(stage_steps, drop_ratio, decay, mask_all
     for _ in range(5 * stage_steps + 1 if stage_steps < 49 else 2 * stage_steps + 2):
         upstream, drawn = draw(rng), run.memory["kept"]
         expected = {p: each.forward(np.asarray(drawn[p])) for p, each in every.items()}
-        used, grads, found = run.step(upstream, decay, mask_all)
+        used, grads, mask = run.step(upstream, decay, mask_all)
         for path, each in every.items():
             np.testing.assert_allclose(used[path], expected[path], 1e-4, 1e-4)
             gradient = each.backward(upstream[path])
             np.testing.assert_array_equal(grads[path], gradient)
             moves = np.ones(SHAPES[path]) if each.explores else each.n
-            np.testing.assert_array_equal(found[path], moves == 1)
+            np.testing.assert_array_equal(mask[path], moves == 1)
             sums = np.asarray(run.memory["squares"][path]) / 1000
             np.testing.assert_allclose(sums, each.squares, rtol=1e-6)
             times = np.broadcast_to(run.memory["times"][path], SHAPES[path])
@@ -227,26 +227,26 @@ def test_mix_counts_against_what_was_often_trained_from_50_steps_on():
             "squares": {"a": jnp.float32(squares)},
             "times": {"a": jnp.float32(times)},
         }
-        found = dps_dense.largest(dps_mix._scores(memory), 0.5)["a"]
-        np.testing.assert_array_equal(found, expected)
+        marks = stages.largest(dps_mix._scores(memory), 0.5)["a"]
+        np.testing.assert_array_equal(marks, expected)
 
 
 def literal_descent(weights, x, y, run_steps):
     """Two layers on half the squared error under DPS Mix, by hand: what is used."""
     layers = [Literal(weight, 3, 0.3) for weight in weights]
     for drawn in run_steps:
-        one, two = (
+        first, second = (
             layer.forward(np.asarray(noise))
             for layer, noise in zip(layers, drawn, strict=True)
         )
-        hidden = np.tanh(x @ one)
-        error = (hidden @ two - y) / len(x)
-        below = (error @ two.T) * (1 - hidden**2)
+        hidden = np.tanh(x @ first)
+        error = (hidden @ second - y) / len(x)
+        below = (error @ second.T) * (1 - hidden**2)
         for layer, upstream in zip(
             layers, (x.T @ below, hidden.T @ error), strict=True
         ):
             layer.step(layer.backward(upstream), 0.0, False)
-        yield one, two, layers
+        yield first, second, layers
 
 
 def test_mix_trains_two_layers_as_by_hand():
@@ -266,8 +266,8 @@ def test_mix_trains_two_layers_as_by_hand():
     @jax.jit
     def step(number, values, mask, memory):
         grads = jax.grad(loss)(values, memory)
-        given = Selection(mask, memory=memory)
-        moved = selector.update(Seen(number, values, grads), given).selection
+        before = Selection(mask, memory=memory)
+        moved = selector.update(Seen(number, values, grads), before).selection
         kept = {p: jnp.where(moved.mask[p], g, 0) for p, g in grads.items()}
         return {p: values[p] - RATE * kept[p] for p in kept}, moved.mask, moved.memory
 
@@ -280,10 +280,10 @@ def test_mix_trains_two_layers_as_by_hand():
             noise[0] = [memory["kept"][name] for name in names]
             yield noise[0]
 
-    for number, found in enumerate(literal_descent(weights, x, y, drawn())):
+    for number, expected in enumerate(literal_descent(weights, x, y, drawn())):
         used = selector.view(values, memory)
         values, mask, memory = step(number, values, mask, memory)
-        for name, weight, layer in zip(names, found[:2], found[2], strict=True):
+        for name, weight, layer in zip(names, expected[:2], expected[2], strict=True):
             np.testing.assert_allclose(used[name], weight, rtol=1e-3, atol=1e-4)
             np.testing.assert_allclose(values[name], layer.weight, rtol=1e-3, atol=1e-4)
             if not layer.explores:

@@ -169,8 +169,8 @@ def test_sam_takes_of_every_array_the_largest_sums_of_signed_gradients(
     batches, fraction
 ):
     evidence = make_evidence()
-    found = list(gradients(evidence, batches or EPOCH))
-    sums = {path: np.abs(sum(g[path] for g in found)) for path in BASE}
+    grads = list(gradients(evidence, batches or EPOCH))
+    sums = {path: np.abs(sum(g[path] for g in grads)) for path in BASE}
     mask = select("sam", evidence, fraction=fraction, batches=batches).mask
     assert_is(evidence, mask, best_of_each(sums, fraction))
 
@@ -181,8 +181,8 @@ def test_sift_takes_of_every_kernel_the_largest_gradient_of_the_first_batch(
     batches, fraction
 ):
     evidence = make_evidence()
-    found = list(gradients(evidence, batches))
-    sums = {path: np.abs(sum(g[path] for g in found)) for path in KERNELS}
+    grads = list(gradients(evidence, batches))
+    sums = {path: np.abs(sum(g[path] for g in grads)) for path in KERNELS}
     arguments = {} if batches == 1 else {"batches": batches}
     mask = select("sift", evidence, fraction=fraction, **arguments).mask
     assert_is(evidence, mask, best_of_each(sums, fraction))
@@ -238,9 +238,9 @@ def test_shira_struct_of_a_third_of_a_convolution_is_two_neurons_and_a_diagonal(
 @pytest.mark.parametrize("batches", [0, 2])
 def test_shira_takes_of_every_kernel_what_its_kind_ranks_first(kind, fraction, batches):
     evidence = make_evidence()
-    found = list(gradients(evidence, batches or EPOCH))
+    grads = list(gradients(evidence, batches or EPOCH))
     base = weights(evidence)
-    sums = {path: np.abs(sum(g[path] for g in found)) for path in KERNELS}
+    sums = {path: np.abs(sum(g[path] for g in grads)) for path in KERNELS}
     ranked = {
         "magnitude": {path: np.abs(base[path]) for path in KERNELS},
         "gradient": sums,
@@ -252,16 +252,16 @@ def test_shira_takes_of_every_kernel_what_its_kind_ranks_first(kind, fraction, b
 
 
 def test_shira_random_is_a_number_of_each_kernel_that_the_seed_draws():
-    one, same, other = (
+    first, same, other = (
         select("shira", make_evidence(seed=s), kind="random", fraction=0.25).mask
         for s in (0, 0, 1)
     )
-    jax.tree.map(np.testing.assert_array_equal, one, same)
+    jax.tree.map(np.testing.assert_array_equal, first, same)
     evidence = make_evidence()
-    flags = trees.flatten(masks.expand(evidence.params, one))
+    flags = trees.flatten(masks.expand(evidence.params, first))
     assert [int(flags[path].sum()) for path in KERNELS] == [4, 6, 15]
-    assert count(evidence, one) == 25
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    assert count(evidence, first) == 25
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
     assert any(np.any(a != b) for a, b in pairs)
 
 
@@ -337,9 +337,9 @@ def literal_adam(evidence, moving, steps, rate):
         (".*kernel", KERNELS),
     ],
 )
-@pytest.mark.parametrize(("given", "steps"), [(0, 3 * EPOCH), (5, 5)])
+@pytest.mark.parametrize(("lottery_steps", "steps"), [(0, 3 * EPOCH), (5, 5)])
 def test_lt_sft_takes_what_full_fine_tuning_moves_furthest(
-    among, chosen_from, given, steps
+    among, chosen_from, lottery_steps, steps
 ):
     evidence = make_evidence(whole=False, loss=coupled_loss)
     moving = [*chosen_from, "head/kernel", "head/bias"]
@@ -348,7 +348,7 @@ def test_lt_sft_takes_what_full_fine_tuning_moves_furthest(
     moved = {path: np.abs(tuned[path] - base[path]) for path in chosen_from}
     number = int(0.3 * sum(x.size for x in moved.values()) + 0.5)
     arguments = {} if among is None else {"among": among}
-    arguments |= {"fraction": 0.3, "lottery_steps": given, "learning_rate": 0.1}
+    arguments |= {"fraction": 0.3, "lottery_steps": lottery_steps, "learning_rate": 0.1}
     mask = select("lt_sft", evidence, **arguments).mask
     assert_is(evidence, mask, best(moved, number))
 

@@ -58,8 +58,8 @@ def test_every_step_keeps_the_largest_gradients_of_each_array(keep_ratio, head):
     values = {path: jnp.float32(weight) for path, weight in weights.items()}
     for number in range(4):
         grads = {p: RNG.integers(-3, 4, s).astype(float) for p, s in SHAPES.items()}
-        given = {path: jnp.float32(grad) for path, grad in grads.items()}
-        values, mask = step(jnp.int32(number), values, mask, given)
+        exact = {path: jnp.float32(grad) for path, grad in grads.items()}
+        values, mask = step(jnp.int32(number), values, mask, exact)
         for path in reached:
             expected = literal_mask(np.abs(grads[path]), keep_ratio)
             np.testing.assert_array_equal(mask[path], expected)
@@ -77,15 +77,15 @@ def test_the_compact_form_has_the_positions_of_the_dense_one(keep_ratio):
     assert selection.reach is None
     flags = trees.flatten(masks.expand(EVIDENCE.params, selection.mask))
     grads = {path: RNG.integers(-3, 4, SHAPES[path]).astype(float) for path in BASE}
-    given = {path: jnp.float32(grad) for path, grad in grads.items()}
+    exact = {path: jnp.float32(grad) for path, grad in grads.items()}
     mask = {path: jnp.int32(np.flatnonzero(flags[path])) for path in BASE}
     update = jax.jit(lambda seen, mask: compact.update(seen, Selection(mask)).selection)
-    found = update(Seen(jnp.int32(0), {}, given), mask).mask
+    positions = update(Seen(jnp.int32(0), {}, exact), mask).mask
     for path, grad in grads.items():
         expected = np.flatnonzero(literal_mask(np.abs(grad), keep_ratio))
-        np.testing.assert_array_equal(found[path], expected)
-        assert found[path].shape == mask[path].shape
-        assert found[path].dtype == jnp.int32
+        np.testing.assert_array_equal(positions[path], expected)
+        assert positions[path].shape == mask[path].shape
+        assert positions[path].dtype == jnp.int32
 
 
 def test_what_it_does_not_choose_from_rides_along():

@@ -44,9 +44,9 @@ def literal_contrast(features, labels, temperature):
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_the_contrastive_loss_is_its_equation(labels, temperature):
     features = RNG.normal(size=(5, 3))
-    found = losses.contrastive(features, np.array(labels), temperature)
+    loss = losses.contrastive(features, np.array(labels), temperature)
     expected = literal_contrast(features, labels, temperature)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_features_of_zero_have_a_gradient():
@@ -60,7 +60,7 @@ TEXTS = [name for name in NETWORKS if noise.network(name).encode is not None]
 
 
 @pytest.fixture(scope="module", params=[n for n in NETWORKS if n not in TEXTS])
-def given(request):
+def scene(request):
     """The evidence of a tiny network on drawn scenes, and its literal scores."""
     shape, size = tiny(request.param), noise.network(request.param).input_shape[0]
     task = {"name": "structured", "examples": 80, "image_size": max(size, 16)}
@@ -90,8 +90,8 @@ def literal_scores(made, seen):
     return {path: np.abs(leaf) for path, leaf in total.items()}
 
 
-def test_each_neuron_keeps_the_inputs_with_the_largest_gradient(given):
-    made, seen, literal = given
+def test_each_neuron_keeps_the_inputs_with_the_largest_gradient(scene):
+    made, seen, literal = scene
     mask = trees.flatten(gps.make(k=2).init(seen).mask)
     kernels = [p for p in literal if p.endswith("kernel") and "head/" not in p]
     assert kernels
@@ -107,8 +107,8 @@ def test_each_neuron_keeps_the_inputs_with_the_largest_gradient(given):
     assert not any(np.any(mask[path]) for path in others)
 
 
-def test_a_gradient_that_is_known_gives_the_literal_mask(given, monkeypatch):
-    made, seen, _ = given
+def test_a_gradient_that_is_known_gives_the_literal_mask(scene, monkeypatch):
+    made, seen, _ = scene
     flat = trees.flatten(seen.params)
     drawn = {p: RNG.integers(0, 9, np.shape(x)).astype(float) for p, x in flat.items()}
     monkeypatch.setattr(scores, "gradient", lambda *_: trees.nest(drawn))
@@ -121,8 +121,8 @@ def test_a_gradient_that_is_known_gives_the_literal_mask(given, monkeypatch):
             assert np.flatnonzero(flags[:, neuron]).tolist() == sorted(order[:3])
 
 
-def test_biases_ride_along_but_those_of_norms_and_of_the_head(given):
-    made, seen, _ = given
+def test_biases_ride_along_but_those_of_norms_and_of_the_head(scene):
+    made, seen, _ = scene
     flat = trees.flatten(seen.params)
     extras = gps.make().init(seen).extras
     riding = {p for p, flag in trees.flatten(extras).items() if np.any(flag)}
@@ -138,8 +138,8 @@ def test_biases_ride_along_but_those_of_norms_and_of_the_head(given):
     assert masks.count(seen.params, extras) == sum(flat[p].size for p in wanted)
 
 
-def test_views_are_pairs_of_the_same_training_images(given):
-    made, seen, _ = given
+def test_views_are_pairs_of_the_same_training_images(scene):
+    made, seen, _ = scene
     plain, pairs = list(seen.batches(2)), list(seen.views(2))
     assert seen.epoch_batches == len(made.train.labels) // 8
     for batch, pair in zip(plain, pairs, strict=True):
@@ -151,8 +151,8 @@ def test_views_are_pairs_of_the_same_training_images(given):
     np.testing.assert_array_equal(again[1]["inputs"], pairs[1]["inputs"])
 
 
-def test_scores_of_the_task_need_no_views(given):
-    _, seen, _ = given
+def test_scores_of_the_task_need_no_views(scene):
+    _, seen, _ = scene
     bare = seen._replace(features=None, views=None)
     assert masks.count(seen.params, gps.make(loss="task").init(bare).mask)
     with pytest.raises(ValueError, match="without features and views; loss='task'"):

@@ -290,12 +290,12 @@ def test_magnitude_takes_the_largest_or_the_smallest(scope, largest, evidence):
 
 
 def test_random_masks_follow_the_seed(evidence):
-    one, same, other = (
+    first, same, other = (
         full(evidence, select("random", evidence._replace(seed=seed), count=1).mask)
         for seed in (0, 0, 1)
     )
-    assert all((one[path] == same[path]).all() for path in one)
-    assert any((one[path] != other[path]).any() for path in one)
+    assert all((first[path] == same[path]).all() for path in first)
+    assert any((first[path] != other[path]).any() for path in first)
 
 
 @pytest.mark.parametrize("method", SPARSE)

@@ -83,8 +83,8 @@ def test_mixout_is_its_formula(p, each):
             kept = noise[path]
         spread = 5 * np.sqrt(p * (1 - p) / kept.size)
         assert abs(kept.mean() - (1 - p)) < spread
-    one, two = (noise[f"block{i}/dense/kernel"] for i in (1, 2))
-    assert not np.array_equal(one, two)
+    first, second = (noise[f"block{i}/dense/kernel"] for i in (1, 2))
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("each", ["input", "element"])
@@ -97,10 +97,10 @@ def test_mixouts_gradient_is_the_formulas(each):
         used = {**values, **selector.view(values, memory)}
         return sum(jnp.sum(slopes[path] * used[path]) for path in SHAPES)
 
-    found = jax.jit(jax.grad(loss))(values)
+    grads = jax.jit(jax.grad(loss))(values)
     for path in SHAPES:
         factor = noise[path] / 0.25 if path in KERNELS else 1.0
-        np.testing.assert_allclose(found[path], factor * slopes[path], rtol=1e-6)
+        np.testing.assert_allclose(grads[path], factor * slopes[path], rtol=1e-6)
 
 
 def test_mixout_draws_new_noise_in_every_step_and_changes_nothing_else():
@@ -145,25 +145,25 @@ def test_mixout_without_noise_is_full_fine_tuning():
         np.testing.assert_allclose(used[path], values[path], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("chosen", [".*kernel", "block1/.*"])
-def test_l2_sp_is_half_the_squared_distance_and_half_the_heads_norm(chosen):
-    selector = load("l2_sp", alpha=0.3, beta=0.07, among=chosen)
+@pytest.mark.parametrize("among", [".*kernel", "block1/.*"])
+def test_l2_sp_is_half_the_squared_distance_and_half_the_heads_norm(among):
+    selector = load("l2_sp", alpha=0.3, beta=0.07, among=among)
     memory = selector.init(make_evidence()).memory
     values, base = draw(1), wide(draw(0))
     slope = jax.jit(jax.value_and_grad(lambda v: selector.penalty(probe(v, memory))))
-    found, grads = slope(values)
+    penalty, grads = slope(values)
     expected, now = 0.0, wide(values)
     for path in SHAPES:
         grad = np.zeros(SHAPES[path])
         if path.startswith("head/"):
-            if chosen == ".*kernel" and path == "head/kernel":
+            if among == ".*kernel" and path == "head/kernel":
                 expected += 0.07 / 2 * (now[path] ** 2).sum()
                 grad = 0.07 * now[path]
-        elif path.endswith("kernel") if chosen == ".*kernel" else "block1" in path:
+        elif path.endswith("kernel") if among == ".*kernel" else "block1" in path:
             expected += 0.3 / 2 * ((now[path] - base[path]) ** 2).sum()
             grad = 0.3 * (now[path] - base[path])
         np.testing.assert_allclose(grads[path], grad, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(penalty, expected, rtol=1e-5)
 
 
 def test_l2_sp_is_zero_at_the_base_and_leaves_linear_probing_the_heads_norm():
@@ -178,7 +178,7 @@ def test_l2_sp_is_zero_at_the_base_and_leaves_linear_probing_the_heads_norm():
 
 
 def probe(values, memory, **more):
-    given = Probe(
+    default = Probe(
         params={},
         values=values,
         memory=memory,
@@ -189,7 +189,7 @@ def probe(values, memory, **more):
         apply=None,
         start="stem",
     )
-    return given._replace(**more)
+    return default._replace(**more)
 
 
 CHAIN = ("embed", "block2", "block10", "pool", "head")  # 10 comes after 2
@@ -226,7 +226,7 @@ def test_lnsr_and_its_gradient_are_the_sum_over_the_layers_above(block):
 
         return jax.value_and_grad(loss)(params)
 
-    found, grads = slope(params)
+    penalty, grads = slope(params)
     # All is linear: what noise does is the noise through the matrices.
     w = {b: np.asarray(m, np.float64) for b, m in drawn.items()}
     noise = 0.3 * np.asarray(jax.random.normal(key, x.shape), np.float64)
@@ -234,20 +234,20 @@ def test_lnsr_and_its_gradient_are_the_sum_over_the_layers_above(block):
     expected, slopes = 0.0, {b: np.zeros((4, 4)) for b in CHAIN}
     above = ("block2", "block10") if block in (None, "block2") else ("block10",)
     for row in range(2):  # the third has no weight
-        one, two = w[above[0]], w[above[-1]]
+        first, second = w[above[0]], w[above[-1]]
         e = noise[row]
         if len(above) == 2:
-            a, b = e @ one, e @ one @ two @ w["pool"]
+            a, b = e @ first, e @ first @ second @ w["pool"]
             expected += ((a**2).sum() + (b**2).sum()) / 2
-            slopes["block2"] += e.T @ (a + b @ (two @ w["pool"]).T)
+            slopes["block2"] += e.T @ (a + b @ (second @ w["pool"]).T)
             slopes["block10"] += a.T @ b @ w["pool"].T
-            slopes["pool"] += (a @ two).T @ b
+            slopes["pool"] += (a @ second).T @ b
         else:
-            b = e @ two @ w["pool"]
+            b = e @ second @ w["pool"]
             expected += (b**2).sum() / 2
             slopes["block10"] += e.T @ b @ w["pool"].T
-            slopes["pool"] += (e @ two).T @ b
-    np.testing.assert_allclose(found, 0.2 * expected, rtol=1e-4)
+            slopes["pool"] += (e @ second).T @ b
+    np.testing.assert_allclose(penalty, 0.2 * expected, rtol=1e-4)
     for b in CHAIN:
         by_hand = 0.2 * slopes[b]
         np.testing.assert_allclose(grads[b]["kernel"], by_hand, rtol=1e-3, atol=1e-4)
@@ -304,8 +304,8 @@ def fresh(key):
 
 def start_of(**arguments):
     params = {block: {"dense": {"kernel": np.zeros((2, 2))}} for block in BLOCKS}
-    given = Evidence(params, BLOCKS, None, None, seed=3, init=fresh)
-    return given, load("reinit", **arguments).init(given)
+    evidence = Evidence(params, BLOCKS, None, None, seed=3, init=fresh)
+    return evidence, load("reinit", **arguments).init(evidence)
 
 
 @pytest.mark.parametrize(

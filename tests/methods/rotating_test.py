@@ -65,7 +65,7 @@ def ranks(data, number):
     return np.asarray(jax.random.permutation(jax.random.split(key)[1], number))
 
 
-def chosen(selection):
+def trained_by(selection):
     return {path.split("/")[0] for path, flag in flat(selection.mask).items() if flag}
 
 
@@ -74,7 +74,7 @@ def test_lisa_trains_a_number_of_blocks_drawn_anew_every_period(count, period):
     selector = load("lisa", count=count, period_steps=period)
     selection = selector.init(make_evidence(seed=3))
     trained, memories = rotate(selector, selection, 6 * period)
-    expected = chosen(selection)
+    expected = trained_by(selection)
     assert len(expected) == count
     for step in range(6 * period):
         if step and step % period == 0:
@@ -113,7 +113,9 @@ def test_lisa_always_trains_what_is_outside():
 @pytest.mark.parametrize("method", ["lisa", "badam"])
 def test_the_first_draw_follows_the_seed_and_is_that_of_the_first_step(method):
     selector = load(method)
-    sets = [chosen(selector.init(make_evidence(seed))) for seed in (0, 0, 1, 2, 3, 4)]
+    sets = [
+        trained_by(selector.init(make_evidence(seed))) for seed in (0, 0, 1, 2, 3, 4)
+    ]
     assert sets[0] == sets[1] and len(set(map(tuple, map(sorted, sets)))) > 1
     assert rotate(selector, selector.init(make_evidence()), 1)[0] == [sets[0]]
 
@@ -130,12 +132,12 @@ def test_badam_gives_every_block_its_turn_in_every_cycle(order, period):
         "ascending": list(REPEATED),
         "descending": list(REPEATED)[::-1],
     }[order]
-    for step, found in enumerate(trained):
+    for step, blocks in enumerate(trained):
         place = step // period % 4
         if order == "random" and step and step % (4 * period) == 0:
             drawn = ranks(memories[step]["key"], 4)
             expected = [REPEATED[i] for i in np.argsort(drawn)]
-        assert found == {expected[place]}, step
+        assert blocks == {expected[place]}, step
         if place == 0:
             cycles.append(tuple(expected))
     assert order != "random" or len(set(cycles)) > 1
@@ -146,8 +148,8 @@ def test_badam_spreads_an_epoch_over_the_blocks():
         selection = load("badam").init(make_evidence(epoch_batches=epoch_batches))
         assert selection.memory["period_steps"] == period
         assert selection.memory["period_steps"].dtype == np.int32
-    given = load("badam", period_steps=7).init(make_evidence(epoch_batches=100))
-    assert given.memory["period_steps"] == 7
+    selection = load("badam", period_steps=7).init(make_evidence(epoch_batches=100))
+    assert selection.memory["period_steps"] == 7
 
 
 def test_badam_leaves_what_is_outside_alone_unless_it_is_named():

@@ -71,10 +71,10 @@ def test_neurons_are_a_share_of_every_kernel(evidence):
 
 
 def test_the_seed_draws(evidence):
-    one, same, other = (select(evidence, seed) for seed in (0, 0, 1))
+    first, same, other = (select(evidence, seed) for seed in (0, 0, 1))
     path = "block01/fc2/kernel"
-    np.testing.assert_array_equal(one[path], same[path])
-    assert np.any(one[path] != other[path])
+    np.testing.assert_array_equal(first[path], same[path])
+    assert np.any(first[path] != other[path])
 
 
 def test_a_network_without_such_parts_is_refused(evidence):

@@ -32,10 +32,10 @@ def world():
 
 def selection(world, **arguments):
     backbone, variables, *_ = world
-    given = Evidence(variables.params, backbone.blocks, None, None, 3, 1, STEPS)
+    evidence = Evidence(variables.params, backbone.blocks, None, None, 3, 1, STEPS)
     plain = {"fraction": FRACTION, "period_steps": PERIOD, "drop_ratio": DROPS}
-    chosen = spiel.make(**{**plain, "accumulate_steps": LOOKS, **arguments})
-    return chosen, chosen.init(given)
+    selector = spiel.make(**{**plain, "accumulate_steps": LOOKS, **arguments})
+    return selector, selector.init(evidence)
 
 
 def batches(world):
@@ -44,12 +44,12 @@ def batches(world):
     return feed, [piece["index"] for piece in feed.pieces(0, STEPS)]
 
 
-def run(world, chosen, start):
+def run(world, selector, start):
     """The state after every step, and the programs that were compiled."""
     backbone, variables, *_ = world
     plan = partition.make(variables, backbone.blocks, start, moves=True)
     made = optimizer.make("adam", learning_rate=3e-2)
-    rule = mask_rule.make(chosen, made, plan)
+    rule = mask_rule.make(selector, made, plan)
     flat = trees.flatten(variables.params)
     leaves = {path: flat[path] for path in plan.places}
     state = dynamic_mask.begin(rule, plan.values, leaves, plan.moving, plan.memory)
@@ -93,7 +93,7 @@ def literal(world, start):
     mask = {p: np.array(m) for p, m in trees.flatten(start.mask).items() if np.any(m)}
     at = {p: list(np.flatnonzero(m)) for p, m in mask.items()}
     m, v, age = ({p: {} for p in now} for _ in range(3))
-    found, history = {}, []
+    candidates, history = {}, []
     rate = optimizer.make("adam", learning_rate=3e-2).schedule(STEPS)
     for done, where in enumerate(batches(world)[1]):
         x = dataset.normalize(backbone, jnp.asarray(images[where]))
@@ -107,20 +107,19 @@ def literal(world, start):
             if place == 0:
                 count = len(at[path])
                 order = sorted(range(flat.size), key=lambda i: (-abs(flat[i]), i))
-                found[path] = {i: [] for i in order[:count]}
+                candidates[path] = {i: [] for i in order[:count]}
             if place < LOOKS:
-                for i in found[path]:
-                    found[path][i].append(flat[i])
+                for i in candidates[path]:
+                    candidates[path][i].append(flat[i])
             if place == LOOKS - 1:
                 share = 1 if done < LOOKS else DROPS * (1 - (done + 1) / STEPS)
-                regrow(
-                    path, int(len(at[path]) * share), at, now, base, found, m, v, age
-                )
+                number = int(len(at[path]) * share)
+                regrow(path, number, at, now, base, candidates, m, v, age)
         for path, leaf in now.items():
-            chosen = at[path] if path in at else range(leaf.size)
+            places = at[path] if path in at else range(leaf.size)
             if path not in at and not path.startswith("head/"):
                 continue
-            for i in chosen:
+            for i in places:
                 g, k = grads[path].reshape(-1)[i], age[path].get(i, 0) + 1
                 m[path][i] = B1 * m[path].get(i, 0) + (1 - B1) * g
                 v[path][i] = B2 * v[path].get(i, 0) + (1 - B2) * g * g
@@ -134,20 +133,20 @@ def literal(world, start):
     return history
 
 
-def regrow(path, number, at, now, base, found, m, v, age):
+def regrow(path, number, at, now, base, candidates, m, v, age):
     """Drops the `number` smallest differences and grows as many candidates."""
     leaf, origin, old = now[path].reshape(-1), base[path].reshape(-1), at[path]
     order = sorted(old, key=lambda i: (-abs(leaf[i] - origin[i]), i))
     kept, dropped = order[: len(old) - number], order[len(old) - number :]
-    valid = [i for i in found[path] if i not in kept]
-    grown = sorted(valid, key=lambda i: (-abs(sum(found[path][i])), i))[:number]
+    valid = [i for i in candidates[path] if i not in kept]
+    grown = sorted(valid, key=lambda i: (-abs(sum(candidates[path][i])), i))[:number]
     for i in dropped:
         if i not in grown:
             leaf[i] = origin[i]
             del m[path][i], v[path][i], age[path][i]
     for i in grown:
         if i not in dropped:
-            seen = np.array(found[path][i])
+            seen = np.array(candidates[path][i])
             m[path][i] = (1 - B1 ** len(seen)) * seen.mean()
             v[path][i] = (1 - B2 ** len(seen)) * (seen**2).mean()
             age[path][i] = len(seen)
@@ -155,8 +154,8 @@ def regrow(path, number, at, now, base, found, m, v, age):
 
 
 def test_a_run_follows_the_literal_statement(world):
-    chosen, start = selection(world)
-    history, programs = run(world, chosen, start)
+    selector, start = selection(world)
+    history, programs = run(world, selector, start)
     assert len(programs) == 1
     changes = 0
     for state, (at, leaves) in zip(history, literal(world, start), strict=True):
@@ -172,8 +171,8 @@ def test_a_run_follows_the_literal_statement(world):
 
 
 def test_state_is_of_the_size_of_what_is_selected(world):
-    chosen, start = selection(world)
-    history, _ = run(world, chosen, start)
+    selector, start = selection(world)
+    history, _ = run(world, selector, start)
     state = history[-1]
     count = sum(len(where) for where in state.moving.mask.values())
     head = sum(x.size for p, x in state.values.items() if p.startswith("head/"))
@@ -184,8 +183,8 @@ def test_state_is_of_the_size_of_what_is_selected(world):
 
 
 def test_what_was_never_selected_has_the_bits_of_the_base(world):
-    chosen, start = selection(world)
-    state = run(world, chosen, start)[0][-1]
+    selector, start = selection(world)
+    state = run(world, selector, start)[0][-1]
     base = trees.flatten(world[1].params)
     for path, ever in state.moving.ever.items():
         leaf, old = state.partial[path], base[path]
@@ -217,7 +216,7 @@ def test_numbers_out_of_range_are_refused(world, arguments, message):
 
 
 def test_a_run_of_unknown_length_is_refused(world):
-    chosen, _ = selection(world)
-    given = Evidence(world[1].params, world[0].blocks, None, None)
+    selector, _ = selection(world)
+    evidence = Evidence(world[1].params, world[0].blocks, None, None)
     with pytest.raises(ValueError, match="not told how many steps"):
-        chosen.init(given)
+        selector.init(evidence)

@@ -118,16 +118,16 @@ def test_gradients_pass_straight_through_the_threshold(scores):
         merged = added.merge(leaves, values)
         return sum(jnp.sum(slopes[path] * merged[path]) for path in LEAVES)
 
-    leaves, found = jax.jit(jax.grad(loss, (0, 1)))(base(), values)
+    leaves, grads = jax.jit(jax.grad(loss, (0, 1)))(base(), values)
     for (path, own), score in zip(LAYERS.items(), scores, strict=True):
         to_score = 0.0
         for leaf in own:
             wide = slopes[leaf].astype(np.float64)
             np.testing.assert_array_equal(leaves[leaf], slopes[leaf])
             on = 1.0 if score >= 0.1 else 0.0
-            np.testing.assert_allclose(found[f"{leaf}+delta"], on * wide, rtol=1e-6)
+            np.testing.assert_allclose(grads[f"{leaf}+delta"], on * wide, rtol=1e-6)
             to_score += (wide * values[f"{leaf}+delta"]).sum()
-        np.testing.assert_allclose(found[f"{path}+score"], to_score, rtol=1e-5)
+        np.testing.assert_allclose(grads[f"{path}+score"], to_score, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scores", [(0.3, 0.05), (-0.2, 0.4)])
@@ -139,8 +139,8 @@ def test_the_penalty_is_the_mean_absolute_score(scores):
     slope = jax.jit(jax.value_and_grad(on_values))
     expected = 0.7 * (abs(scores[0]) + abs(scores[1])) / 2
     for step, factor in ((0, 0), (2, 0), (3, 1), (9, 1)):
-        found, grads = slope(values, step)
-        np.testing.assert_allclose(found, factor * expected, rtol=1e-6)
+        penalty, grads = slope(values, step)
+        np.testing.assert_allclose(penalty, factor * expected, rtol=1e-6)
         for path, score in zip(LAYERS, scores, strict=True):
             by_hand = factor * 0.7 / 2 * np.sign(score)
             np.testing.assert_allclose(grads[f"{path}+score"], by_hand, rtol=1e-6)
@@ -192,12 +192,12 @@ def test_training_is_the_literal_one_and_layers_leave_and_come_back():
         return jax.grad(loss)(values)
 
     delta, score, history = literal(targets, penalty, rate, steps)
-    values, found = dict(added.values), []
+    values, active = dict(added.values), []
     for step in range(steps):
         grads = slope(values, targets(step))
         values = {name: v - rate * grads[name] for name, v in values.items()}
-        found.append({path: bool(values[f"{path}+score"] >= 0.1) for path in LAYERS})
-    assert found == history
+        active.append({path: bool(values[f"{path}+score"] >= 0.1) for path in LAYERS})
+    assert active == history
     seen = [[active[path] for active in history] for path in LAYERS]
     assert all(s[0] and not all(s) and s[-1] for s in seen)  # they leave, come back
     for path in LAYERS:
@@ -238,7 +238,7 @@ def test_the_mechanism_takes_what_it_adds(network):
         ({"start": 0.05}, "start=0.05, threshold=0.1; .*start at least threshold"),
         ({"among": "nothing"}, "no path matches 'nothing' in full; nearest of"),
         ({"among": "head/kernel"}, "no path matches 'head/kernel' in full"),
-        ({"among": ".*bias"}, r"given 'block1/dense/bias' \(4,\); it is no matrix"),
+        ({"among": ".*bias"}, r"'block1/dense/bias' \(4,\) is no matrix"),
         ({"extras": "nothing"}, "no path matches 'nothing' in full; nearest of"),
     ],
 )

@@ -51,9 +51,9 @@ def test_activation_is_the_weight_times_the_size_of_its_inputs(norm, count):
     where = count and devices.choose("shard_map", jax.devices()[:count])
     params = as_type(DENSE, jnp.float32)
     wrapped = jax.checkpoint(network)
-    found = scores.activation(wrapped, params, iter(BATCHES), norm, where)
+    sizes = scores.activation(wrapped, params, iter(BATCHES), norm, where)
     for path, expected in slow_dense(norm).items():
-        score = trees.flatten(found)[path]
+        score = trees.flatten(sizes)[path]
         assert score.dtype == jnp.float32
         np.testing.assert_allclose(score, expected, rtol=2e-5)
 
@@ -84,8 +84,8 @@ def test_a_convolution_counts_the_positions_of_each_tap_without_padding():
         ]
         expected[i, j, c] = abs(kernel[i, j, c]) * np.mean(seen)
     params = as_type({"kernel": kernel}, jnp.float32)
-    found = scores.activation(convolve, params, [as_type({"x": x}, jnp.float32)])
-    np.testing.assert_allclose(found["kernel"], expected, rtol=2e-5)
+    sizes = scores.activation(convolve, params, [as_type({"x": x}, jnp.float32)])
+    np.testing.assert_allclose(sizes["kernel"], expected, rtol=2e-5)
 
 
 def test_inputs_of_bfloat16_add_up_in_float32():
@@ -109,8 +109,8 @@ def test_layers_of_an_nnx_network_are_found_by_their_products():
     def logits(params, batch):
         return network.apply(params, variables.stats, batch["x"])[0]
 
-    found = scores.activation(logits, variables.params, [{"x": np.float32(x)}])
-    flat, weights = trees.flatten(found), trees.flatten(variables.params)
+    sizes = scores.activation(logits, variables.params, [{"x": np.float32(x)}])
+    flat, weights = trees.flatten(sizes), trees.flatten(variables.params)
     first = next(path for path in flat if path.startswith("hidden01"))
     sizes = abs(x).reshape(4, -1).mean(0)
     expected = abs(np.asarray(weights[first])) * sizes[:, None]

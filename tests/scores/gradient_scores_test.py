@@ -118,9 +118,9 @@ def test_several_reductions_take_one_pass_and_one_gradient_a_batch():
         return loss_fn(params, batch)
 
     reduces = list(scores.REDUCTIONS)
-    found = scores.gradients(counted, params, iter(data()), reduces)
-    assert list(found) == reduces
-    for reduce, score in found.items():
+    by_reduce = scores.gradients(counted, params, iter(data()), reduces)
+    assert list(by_reduce) == reduces
+    for reduce, score in by_reduce.items():
         assert_scores(score, slow_score(weights(), data(), reduce))
     assert traces.count(SIZE) == 1
     traces.clear()
@@ -132,8 +132,8 @@ def test_several_reductions_take_one_pass_and_one_gradient_a_batch():
 def test_devices_that_share_rows_give_the_scores_of_one(mode, count):
     params, shared = as_type(weights(), jnp.float32), of(count, mode)
     reduces = list(scores.REDUCTIONS)
-    found = scores.gradients(loss_fn, params, iter(data()), reduces, shared)
-    for reduce, score in found.items():
+    by_reduce = scores.gradients(loss_fn, params, iter(data()), reduces, shared)
+    for reduce, score in by_reduce.items():
         assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(score))
         assert_scores(score, slow_score(weights(), data(), reduce))
     on_device = jax.tree.map(jnp.asarray, data())
@@ -262,20 +262,20 @@ def test_until_stable_stops_where_two_choices_agree(overlap, every):
     for used, x in enumerate(rows, 1):
         total = total + x.astype(np.float64).mean(0)
         if used % every == 0:
-            chosen = set(np.argsort(-abs(total))[:2])
+            choice = set(np.argsort(-abs(total))[:2])
             if before is not None:
-                expected.append(len(chosen & before) / 2)
+                expected.append(len(choice & before) / 2)
                 if expected[-1] >= overlap:
                     break
-            before = chosen
+            before = choice
 
     batches = ({"x": x} for x in rows)
     until = scores.Until(overlap, every, choose_two)
     params = {"a": {"kernel": jnp.zeros(12)}}
-    found = scores.until_stable(linear, params, batches, "abs_of_sum", until)
+    gathered = scores.until_stable(linear, params, batches, "abs_of_sum", until)
     assert 1 < used < 40 and overlap in (0.5, expected[-1])
-    assert (found.used_batches, list(found.overlaps)) == (used, expected)
-    np.testing.assert_allclose(found.scores["a"]["kernel"], abs(total), rtol=1e-5)
+    assert (gathered.used_batches, list(gathered.overlaps)) == (used, expected)
+    np.testing.assert_allclose(gathered.scores["a"]["kernel"], abs(total), rtol=1e-5)
     assert len(list(batches)) == 40 - used  # no batch was read in vain
 
 
@@ -287,9 +287,10 @@ def test_until_stable_uses_all_batches_of_a_choice_that_never_settles():
         return masks.from_regex(score, ".*bias" if next(calls) > 0.5 else ".*kernel")
 
     until = scores.Until(0.01, 1, restless)
-    found = scores.until_stable(loss_fn, params, data(), "sum_of_abs", until, of(2))
-    assert found.used_batches == BATCHES and found.overlaps == (0.0,) * (BATCHES - 1)
-    assert_scores(found.scores, slow_score(weights(), data(), "sum_of_abs"))
+    gathered = scores.until_stable(loss_fn, params, data(), "sum_of_abs", until, of(2))
+    assert gathered.used_batches == BATCHES
+    assert gathered.overlaps == (0.0,) * (BATCHES - 1)
+    assert_scores(gathered.scores, slow_score(weights(), data(), "sum_of_abs"))
     for wrong in (until._replace(overlap=1.5), until._replace(every_batches=0)):
         with pytest.raises(ValueError, match="they must be in .0, 1., and 1 or more"):
             scores.until_stable(loss_fn, params, data(), "sum_of_abs", wrong)
@@ -315,8 +316,8 @@ def test_movement_is_positive_where_descent_enlarges_the_weight():
 
 def test_fisher_expected_weighs_every_class_by_its_probability():
     params = as_type(weights(), jnp.float32)
-    found = scores.fisher_expected(logits_fn, params, iter(data()))
-    assert_scores(found, slow_fisher(weights(), data()))
+    fisher = scores.fisher_expected(logits_fn, params, iter(data()))
+    assert_scores(fisher, slow_fisher(weights(), data()))
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -325,17 +326,17 @@ def test_low_rank_is_the_magnitude_of_the_projection_on_the_best_subspace(rank):
     shapes = {"dense": (9, 6), "wide": (4, 11), "conv": (3, 2, 5, 7), "bias": (6,)}
     params = {k: rng.normal(size=shape) for k, shape in shapes.items()}
     params["tiny"] = rng.normal(size=(6, rank))  # is of that rank already
-    found = scores.low_rank({"a": as_type(params, jnp.float32)}, rank)["a"]
+    near_by = scores.low_rank({"a": as_type(params, jnp.float32)}, rank)["a"]
     for name, w in params.items():
         matrix = w.reshape(-1, w.shape[-1])
         _, axes = np.linalg.eigh(matrix.T @ matrix)
         best = axes[:, max(axes.shape[1] - rank, 0) :]
         whole = w.ndim < 2 or rank >= min(matrix.shape)
         near = matrix if whole else matrix @ best @ best.T
-        assert found[name].dtype == np.float32
-        np.testing.assert_allclose(found[name], abs(near).reshape(w.shape), atol=2e-6)
+        assert near_by[name].dtype == np.float32
+        np.testing.assert_allclose(near_by[name], abs(near).reshape(w.shape), atol=2e-6)
         if whole:  # to the bit: nothing was factorised
-            np.testing.assert_array_equal(found[name], abs(np.float32(w)))
+            np.testing.assert_array_equal(near_by[name], abs(np.float32(w)))
 
 
 def test_low_rank_refuses_what_has_no_rank():

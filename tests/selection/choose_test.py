@@ -73,9 +73,9 @@ def slow_per_neuron(score, axes, k_of):
     return marks.reshape(score.shape)
 
 
-def assert_masks(chosen, scores, expected):
-    assert jax.tree.structure(chosen) == jax.tree.structure(scores)
-    flat = trees.flatten(chosen)
+def assert_masks(mask, scores, expected):
+    assert jax.tree.structure(mask) == jax.tree.structure(scores)
+    flat = trees.flatten(mask)
     for path, score in trees.flatten(scores).items():
         assert isinstance(flat[path], np.ndarray) and flat[path].dtype == bool
         assert flat[path].shape == score.shape
@@ -173,8 +173,8 @@ def test_a_block_has_a_budget_of_its_own(scores, fraction):
     for block in blocks.values():
         total = sum(score.size for score in block.values())
         expected |= slow_overall(block, choose.share(fraction, total))
-    chosen = choose.by_scope(scores, "block", fraction=fraction)
-    assert_masks(chosen, scores, expected)
+    mask = choose.by_scope(scores, "block", fraction=fraction)
+    assert_masks(mask, scores, expected)
     one = choose.by_scope(scores, "block", count=1)
     for name in scores:
         assert (
@@ -187,7 +187,7 @@ def test_a_block_has_a_budget_of_its_own(scores, fraction):
 def test_a_budget_of_bytes_buys_as_many_elements_as_fit(scores, size):
     flat = arrays(scores)
     for scope in ("array", "block", "network"):
-        chosen = choose.by_scope(scores, scope, budget_bytes=size)
+        mask = choose.by_scope(scores, scope, budget_bytes=size)
         groups = {}
         for path in flat:
             key = {"array": path, "block": path.split("/")[0]}.get(scope, "")
@@ -196,7 +196,7 @@ def test_a_budget_of_bytes_buys_as_many_elements_as_fit(scores, size):
         for group in groups.values():
             total = sum(score.size for score in group.values())
             expected |= slow_overall(group, min(total, size // 8))
-        assert_masks(chosen, scores, expected)
+        assert_masks(mask, scores, expected)
     neuron = choose.by_scope(scores, "neuron", neuron_axes=AXES, budget_bytes=size)
     expected = {
         path: slow_per_neuron(score, AXES.get(path, (-1,)), lambda n: min(n, size // 8))
@@ -248,8 +248,8 @@ def test_large_arrays_agree_with_a_stable_sort(grid, count, many, monkeypatch):
         values = np.round(values / np.float32(grid)) * np.float32(grid)
     scores = {"a": values[:1], "b": values[1:400_001].reshape(1000, 400)}
     scores["c"] = values[400_001:]
-    chosen = choose.top_overall(scores, count)
-    flat = np.concatenate([chosen[name].ravel() for name in "abc"])
+    mask = choose.top_overall(scores, count)
+    flat = np.concatenate([mask[name].ravel() for name in "abc"])
     np.testing.assert_array_equal(flat, stable(values, count))
 
 
@@ -281,8 +281,8 @@ def test_the_best_input_is_the_first_of_equals(rows, values):
 def test_most_elements_may_be_equal(tie, count):
     rng = np.random.default_rng(0)
     values = np.where(rng.random(100_000) < 0.9, tie, rng.normal(size=100_000))
-    chosen = choose.top_overall({"a": values[:70_000], "b": values[70_000:]}, count)
-    flat = np.concatenate([chosen["a"], chosen["b"]])
+    mask = choose.top_overall({"a": values[:70_000], "b": values[70_000:]}, count)
+    flat = np.concatenate([mask["a"], mask["b"]])
     np.testing.assert_array_equal(flat, stable(values, count))
 
 
@@ -294,15 +294,15 @@ def test_a_misleading_sample_costs_time_but_not_truth(monkeypatch):
             return bounds if deviations == 3 else (-np.inf, np.inf)
 
         monkeypatch.setattr(top_k, "_bracket", bracket)
-        chosen = choose.top_overall(values, 40)
-        np.testing.assert_array_equal(chosen, stable(values, 40))
+        mask = choose.top_overall(values, 40)
+        np.testing.assert_array_equal(mask, stable(values, 40))
 
 
 def test_arrays_of_different_types_compare_exactly():
     between = 1 + 2.0**-30  # rounds to 1 in float32
     scores = {"a": np.float32([1, 0]), "b": np.float64([between, 2])}
-    chosen = choose.top_overall(scores, 2)
-    assert (chosen["a"].tolist(), chosen["b"].tolist()) == ([False] * 2, [True] * 2)
+    mask = choose.top_overall(scores, 2)
+    assert (mask["a"].tolist(), mask["b"].tolist()) == ([False] * 2, [True] * 2)
     assert choose.top_overall({"a": np.array([1, 3, 2])}, 1)["a"].tolist() == [0, 1, 0]
 
 

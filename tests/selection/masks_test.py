@@ -105,8 +105,8 @@ def test_table_counts_every_block():
 def test_from_regex_matches_whole_paths():
     m = masks.from_regex(PARAMS, ".*/kernel", skip=["head"])
     assert structure(m) == structure(PARAMS)
-    chosen = [path for path, flag in trees.flatten(m).items() if flag]
-    assert chosen == ["body/attn/query/kernel", "stem/kernel"]
+    paths = [path for path, flag in trees.flatten(m).items() if flag]
+    assert paths == ["body/attn/query/kernel", "stem/kernel"]
 
 
 @pytest.mark.parametrize(

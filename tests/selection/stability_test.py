@@ -30,16 +30,16 @@ def elements(mask, blocks):
 @pytest.mark.parametrize("share", [0.2, 0.7])
 def test_overlap_and_jaccard_are_those_of_the_sets(share):
     a, b = drawn(0, share), drawn(1)
-    found = stability.overlap(a, b)
-    assert set(found["blocks"]) == {"one", "two"}
-    views = [(found, ("one", "two"))]
-    views += [(found["blocks"][block], (block,)) for block in ("one", "two")]
+    answer = stability.overlap(a, b)
+    assert set(answer["blocks"]) == {"one", "two"}
+    views = [(answer, ("one", "two"))]
+    views += [(answer["blocks"][block], (block,)) for block in ("one", "two")]
     for numbers, blocks in views:
         in_a, in_b = elements(a, blocks), elements(b, blocks)
         shared = len(in_a & in_b)
         assert numbers["overlap"] == shared / max(len(in_a), len(in_b))
         assert numbers["jaccard"] == shared / len(in_a | in_b)
-    assert stability.overlap(b, a) == found
+    assert stability.overlap(b, a) == answer
 
 
 def test_inputs_are_those_that_have_an_element_of_each_partly_selected_kernel():
@@ -87,8 +87,8 @@ def test_overlap_of_masks_that_broadcast_counts_elements_of_the_parameters():
     params = {"a": {"kernel": np.ones((3, 4)), "bias": np.ones(2)}}
     a = {"a": {"kernel": np.True_, "bias": np.False_}}
     b = {"a": {"kernel": np.array([[True], [False], [False]]), "bias": np.True_}}
-    found = stability.overlap(a, b, params)
-    assert found["overlap"] == 4 / 12 and found["jaccard"] == 4 / 14
+    answer = stability.overlap(a, b, params)
+    assert answer["overlap"] == 4 / 12 and answer["jaccard"] == 4 / 14
 
 
 def test_overlap_of_empty_sets_is_whole_and_of_one_empty_set_none():
@@ -133,7 +133,7 @@ def test_report_compares_each_count_with_the_largest_and_all_pairs_of_seeds():
         return noisy(count, seed)
 
     counts, seeds = (8, 1, 2), (0, 1, 2)
-    found = stability.report(counted, choose_four, counts, seeds)
+    summary = stability.report(counted, choose_four, counts, seeds)
     assert sorted(calls) == sorted(itertools.product(counts, seeds))
     sets = {
         (count, seed): elements(choose_four(noisy(count, seed)), ("a", "b"))
@@ -144,9 +144,9 @@ def test_report_compares_each_count_with_the_largest_and_all_pairs_of_seeds():
     def shares(pairs):
         return [len(sets[a] & sets[b]) / 8 for a, b in pairs]
 
-    assert found["counts_of_batches"] == [1, 2, 8] and found["seeds"] == [0, 1, 2]
-    assert [row["batches"] for row in found["with_largest"]] == [1, 2]
-    for row in found["with_largest"]:
+    assert summary["counts_of_batches"] == [1, 2, 8] and summary["seeds"] == [0, 1, 2]
+    assert [row["batches"] for row in summary["with_largest"]] == [1, 2]
+    for row in summary["with_largest"]:
         literal = shares([((row["batches"], seed), (8, seed)) for seed in seeds])
         assert min(literal) < np.mean(literal)
         assert (row["mean"], row["min"]) == (np.mean(literal), min(literal))
@@ -155,16 +155,16 @@ def test_report_compares_each_count_with_the_largest_and_all_pairs_of_seeds():
         np.testing.assert_allclose(row["jaccard"], jaccard)
         assert row["pairs"] == 3
         assert row["blocks"]["b"] == 1 > row["blocks"]["a"]
-    between = found["between_seeds"]
+    between = summary["between_seeds"]
     literal = shares([((8, a), (8, b)) for a, b in itertools.combinations(seeds, 2)])
     assert (between["mean"], between["min"]) == (np.mean(literal), min(literal))
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(summary)) == summary
 
 
 def test_report_of_one_count_and_one_seed_has_nothing_to_compare():
-    found = stability.report(noisy, choose_four, np.array([3]), np.array([0]))
-    assert found["with_largest"] == [] and found["between_seeds"] is None
-    assert json.loads(json.dumps(found)) == found
+    summary = stability.report(noisy, choose_four, np.array([3]), np.array([0]))
+    assert summary["with_largest"] == [] and summary["between_seeds"] is None
+    assert json.loads(json.dumps(summary)) == summary
 
 
 @pytest.mark.parametrize(

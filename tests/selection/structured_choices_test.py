@@ -52,8 +52,8 @@ def slow(score, groups, count):
     flat = score.ravel().astype(float)
     totals = [sum(flat[place] for place in group) for group in groups]
     marks = np.zeros(score.size, bool)
-    for chosen in best(totals, count):
-        marks[groups[chosen]] = True
+    for group in best(totals, count):
+        marks[groups[group]] = True
     return marks.reshape(score.shape)
 
 
@@ -72,9 +72,9 @@ def lines(path, score, of_columns):
     return by_key(score, lambda index: tuple(index[axis] for axis in axes))
 
 
-def assert_masks(chosen, scores, expected):
-    assert jax.tree.structure(chosen) == jax.tree.structure(scores)
-    flat = trees.flatten(chosen)
+def assert_masks(mask, scores, expected):
+    assert jax.tree.structure(mask) == jax.tree.structure(scores)
+    flat = trees.flatten(mask)
     for path, score in trees.flatten(scores).items():
         assert isinstance(flat[path], np.ndarray) and flat[path].dtype == bool
         assert flat[path].shape == score.shape
@@ -94,8 +94,8 @@ def test_columns_and_rows_of_the_largest_sum_are_taken_whole(
             groups = lines(path, score, of_columns)
             expected[path] = slow(score, groups, rounded(fraction, len(groups)))
     choice = structured.columns if of_columns else structured.rows
-    chosen = choice(scores, fraction=fraction, neuron_axes=AXES)
-    assert_masks(chosen, scores, expected)
+    mask = choice(scores, fraction=fraction, neuron_axes=AXES)
+    assert_masks(mask, scores, expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4])
@@ -173,22 +173,22 @@ def test_tiles_of_the_largest_sum_are_taken_whole(scores, size, fraction):
         path: slow(flat[path], group, rounded(fraction, len(group)))
         for path, group in groups.items()
     }
-    chosen = structured.tiles(scores, size, fraction=fraction)
-    assert_masks(chosen, scores, blank | each)
+    mask = structured.tiles(scores, size, fraction=fraction)
+    assert_masks(mask, scores, blank | each)
     everything = [(path, group) for path in groups for group in groups[path]]
     totals = [sum(float(flat[p].ravel()[i]) for i in group) for p, group in everything]
     for i in best(totals, rounded(fraction, len(totals))):
         path, group = everything[i]
         blank[path].reshape(-1)[group] = True
-    chosen = structured.tiles(scores, size, fraction=fraction, scope="network")
-    assert_masks(chosen, scores, blank)
+    mask = structured.tiles(scores, size, fraction=fraction, scope="network")
+    assert_masks(mask, scores, blank)
 
 
 def test_ragged_tiles_count_as_tiles():
     score = np.zeros((5, 7))
     score[4, 6] = 1.0  # in the last tile, of one row and one column
-    chosen = structured.tiles(score, (2, 3), count=2)
-    assert chosen[4, 6] and chosen[:2, :3].all() and chosen.sum() == 7
+    mask = structured.tiles(score, (2, 3), count=2)
+    assert mask[4, 6] and mask[:2, :3].all() and mask.sum() == 7
     assert structured.tiles(score, (2, 3), count=9).all()
     assert not structured.tiles(score, (2, 3), count=0).any()
     assert structured.tiles(score, count=1).all()  # of 128 x 128
@@ -230,8 +230,8 @@ def test_slices_that_belong_together_are_chosen_together(
         for path, axis in members:
             for index in np.ndindex(shapes[path]):
                 expected[path][index] = index[axis] // width in kept
-    chosen = coupled.coupled(scores, groups, fraction=fraction, width=width)
-    assert_masks(chosen, scores, expected)
+    mask = coupled.coupled(scores, groups, fraction=fraction, width=width)
+    assert_masks(mask, scores, expected)
 
 
 @pytest.fixture(scope="module")
@@ -308,9 +308,9 @@ def test_an_mlp_with_permuted_channels_gives_the_same_output():
         return hidden @ p["fc2"]["kernel"]
 
     np.testing.assert_allclose(mlp(moved), mlp(params), rtol=1e-12, atol=1e-12)
-    chosen = mask["fc1"]["bias"]
+    flags = mask["fc1"]["bias"]
     np.testing.assert_array_equal(
-        moved["fc1"]["bias"][:7], params["fc1"]["bias"][chosen]
+        moved["fc1"]["bias"][:7], params["fc1"]["bias"][flags]
     )
 
 

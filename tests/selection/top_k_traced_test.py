@@ -71,7 +71,7 @@ def test_many_arrays_are_each_as_one_alone():
     counts = {"b": 7, "a": 7, "c": 7, "d": 7, "e": 8}
     rng = np.random.default_rng(0)
     scores = {p: np.float32(rng.integers(0, 5, shape)) for p, shape in shapes.items()}
-    marks = jax.jit(lambda given: top_k_traced.masks(given, counts))(scores)
+    marks = jax.jit(lambda arrays: top_k_traced.masks(arrays, counts))(scores)
     assert marks.keys() == shapes.keys()
     for path, flags in marks.items():
         np.testing.assert_array_equal(flags, literal(scores[path], counts[path]))

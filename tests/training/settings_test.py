@@ -23,6 +23,20 @@ def test_arguments_of_before_are_read_in_files_and_in_changes():
     assert changed["method"]["count"] == 4
 
 
+def test_a_line_tells_the_name_of_today(tmp_path, capsys):
+    file = tmp_path / "config.py"
+    file.write_text(
+        "import ml_collections\n"
+        f"def get_config():\n    return ml_collections.ConfigDict({CONFIG!r} | "
+        "{'method': {'name': 'neuroada', 'k': 2}})\n"
+    )
+    line = "config key 'method.k' is now 'method.count'; the old name is still read\n"
+    assert configs.read(str(file), {})["method"]["count"] == 2
+    assert capsys.readouterr().err == line
+    assert configs.read(str(file), {"method.k": "3"})["method"]["count"] == 3
+    assert capsys.readouterr().err == 2 * line
+
+
 def test_a_workdir_of_before_an_argument_came_is_that_of_its_default(tmp_path):
     config = CONFIG | {"method": {"name": "neuroada", "count": 2}}
     today = configs.complete(config)

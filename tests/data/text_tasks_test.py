@@ -60,9 +60,9 @@ def test_a_larger_subset_of_numbers_contains_a_smaller_one(shares, seed):
     split = Split(lambda index: {"text": str(index)}, numbers)
     less, more = (dataset.subset(split, 10 * share, seed) for share in sorted(shares))
     assert set(texts(less)) <= set(texts(more))
-    for split, share in ((less, min(shares)), (more, max(shares))):
-        indices = [int(text) for text in texts(split)]
-        assert split.labels.tolist() == numbers[indices].tolist()
+    for part, share in ((less, min(shares)), (more, max(shares))):
+        indices = [int(text) for text in texts(part)]
+        assert part.labels.tolist() == numbers[indices].tolist()
         drawn = np.bincount(np.array(tenths(numbers))[indices])
         assert drawn.tolist() == [share] * 10
 

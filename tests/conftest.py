@@ -16,8 +16,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import cpu_budget  # noqa: E402  # imports jax
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import slow_tests  # noqa: E402
+
+# How long one example takes says more of what else the machine does.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_addoption(parser):

@@ -231,16 +231,16 @@ def reference(kind):
     numbers = torch.where(real, x[..., 0], config.pad_token_id)
     which = torch.clamp(x[..., 1] - 1, 0, config.type_vocab_size - 1)
     with torch.no_grad():
-        given = {"attention_mask": real.long(), "token_type_ids": which}
-        out = model.double().eval()(numbers, **given, output_hidden_states=True)
+        rest = {"attention_mask": real.long(), "token_type_ids": which}
+        out = model.double().eval()(numbers, **rest, output_hidden_states=True)
     states = [[out_b[at][:2].tolist() for at in SEEN] for out_b in out.hidden_states]
     return [np.ravel(states).tolist(), out.logits.flatten().tolist()]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_reference_is_the_librarys(kind):
-    for found, truth in zip(reference(kind), REFERENCE[kind], strict=True):
-        np.testing.assert_allclose(found, truth, rtol=1e-8)
+    for numbers, truth in zip(reference(kind), REFERENCE[kind], strict=True):
+        np.testing.assert_allclose(numbers, truth, rtol=1e-8)
 
 
 TEXTS = (
@@ -286,8 +286,8 @@ def steps(backbone):
     ends = dict(zip(backbone.blocks, [*backbone.blocks[1:], None], strict=True))
 
     def step(block, own, x):
-        given = {"start": block, "stop": ends[block]}
-        return backbone.apply({block: own}, {}, x, **given)[0]
+        part = {"start": block, "stop": ends[block]}
+        return backbone.apply({block: own}, {}, x, **part)[0]
 
     compiled = {b: jax.jit(functools.partial(step, b)) for b in backbone.blocks}
     return {b: compiled[backbone.alike.get(b, b)] for b in backbone.blocks}
@@ -297,11 +297,11 @@ def states(backbone, params, x):
     """What leaves each block, logits last."""
     if backbone.apply not in PROGRAMS:
         PROGRAMS[backbone.apply] = steps(backbone)
-    found = []
+    outputs = []
     for block, step in PROGRAMS[backbone.apply].items():
         x = step(params[block], x)
-        found.append(x)
-    return found
+        outputs.append(x)
+    return outputs
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -309,9 +309,9 @@ def test_a_folder_gives_its_librarys_hidden_states_and_logits(kind, tmp_path):
     backbone = bert.make(write(tmp_path / kind, kind), length=12)
     params = backbone.load().params | classifier(kind)
     *hidden, _, logits = states(backbone, params, tokens())
-    seen = np.ravel([[some[at][:2] for at in SEEN] for some in hidden])
-    for found, truth in zip([seen, logits.ravel()], REFERENCE[kind], strict=True):
-        np.testing.assert_allclose(found, truth, rtol=1e-5, atol=1e-5)
+    read = np.ravel([[some[at][:2] for at in SEEN] for some in hidden])
+    for numbers, truth in zip([read, logits.ravel()], REFERENCE[kind], strict=True):
+        np.testing.assert_allclose(numbers, truth, rtol=1e-5, atol=1e-5)
 
 
 @functools.cache
@@ -395,13 +395,13 @@ def test_dropped_units_are_as_many_as_the_rate_says_and_keep_the_mean(rate, impl
 
 def drawn_shapes(jaxpr):
     """How many random uint32 each draw of a program takes."""
-    found = []
+    rows = []
     for equation in jaxpr.eqns:
         if equation.primitive.name == "random_bits":
-            found.append(equation.outvars[0].aval.shape[0])
+            rows.append(equation.outvars[0].aval.shape[0])
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            found += drawn_shapes(inner)
-    return found
+            rows += drawn_shapes(inner)
+    return rows
 
 
 def program(backbone, params, key):
@@ -420,8 +420,8 @@ def test_units_are_dropped_where_the_reference_drops_them():
         (0.0, 0.1): 2 * attention,
         (0.1, None): words + 2 * (attention + words + words) + rows,
     }.items():
-        given = dict(zip(("dropout", "attention_dropout"), rates, strict=True))
-        backbone, params = small(**given)
+        options = dict(zip(("dropout", "attention_dropout"), rates, strict=True))
+        backbone, params = small(**options)
         assert backbone.drops
         assert drawn_shapes(program(backbone, params, key).jaxpr) == expected
 
@@ -450,8 +450,8 @@ def test_parts_of_a_network_drop_what_the_whole_one_drops_and_alike_blocks_do_no
     @jax.jit
     def run(params, key):
         def part(x, start, stop):
-            given = {"start": start, "stop": stop, "key": key}
-            return backbone.apply(params, {}, x, **given)[0]
+            part = {"start": start, "stop": stop, "key": key}
+            return backbone.apply(params, {}, x, **part)[0]
 
         x = part(tokens(), None, "block01")
         one, two = part(x, "block01", "block02"), part(x, "block02", "pool")
@@ -558,17 +558,21 @@ def test_a_file_that_does_not_fit_is_refused_with_names(tmp_path):
 def test_a_folder_that_describes_no_such_network_is_refused(tmp_path):
     folder = tmp_path / "w"
 
-    def made(**config):
+    def said_of(**config):
         return said(write(folder, "bert", config=config), length=12)
 
-    assert "no model_type named 'bart'; did you mean 'bert'" in made(model_type="bart")
-    assert "hidden_act is 'relu'; there is 'gelu'" in made(hidden_act="relu")
-    assert "position_embedding_type is" in made(position_embedding_type="relative_key")
-    assert "is_decoder is True" in made(is_decoder=True)
-    assert "hidden_size is '16'" in made(hidden_size="16")
-    assert "num_hidden_layers is 0" in made(num_hidden_layers=0)
-    assert "layer_norm_eps is -1" in made(layer_norm_eps=-1)
-    assert "is not divisible by num_attention_heads 3" in made(num_attention_heads=3)
+    assert "no model_type named 'bart'; did you mean 'bert'" in said_of(
+        model_type="bart"
+    )
+    assert "hidden_act is 'relu'; there is 'gelu'" in said_of(hidden_act="relu")
+    assert "position_embedding_type is" in said_of(
+        position_embedding_type="relative_key"
+    )
+    assert "is_decoder is True" in said_of(is_decoder=True)
+    assert "hidden_size is '16'" in said_of(hidden_size="16")
+    assert "num_hidden_layers is 0" in said_of(num_hidden_layers=0)
+    assert "layer_norm_eps is -1" in said_of(layer_norm_eps=-1)
+    assert "is not divisible by num_attention_heads 3" in said_of(num_attention_heads=3)
     write(folder, "bert")
     for name in ("config.json", "tokenizer.json"):
         content = (folder / name).read_text()
@@ -665,8 +669,8 @@ def test_minilm_is_what_the_library_makes_of_it():
 
     params["head"] = {"kernel": np.eye(384, dtype="f"), "bias": np.zeros(384, "f")}
     *hidden, features, _ = states(backbone, params, x)
-    found = [some[0, 0, :2] for some in hidden]
-    np.testing.assert_allclose(found, MINILM, atol=1e-5)
+    read = [some[0, 0, :2] for some in hidden]
+    np.testing.assert_allclose(read, MINILM, atol=1e-5)
     np.testing.assert_allclose(hidden[-1][4, 10, :2], MINILM_PAIR, atol=1e-5)
     normal = features / np.linalg.norm(features, axis=1, keepdims=True)
     cosines = [normal[0] @ normal[1], normal[2] @ normal[3]]

@@ -120,8 +120,8 @@ def literal_forward(params, stats, x):
     params, stats = jax.tree.map(lambda a: np.asarray(a, np.float64), (params, stats))
 
     def norm(block, name, x):
-        own, seen = params[block][name], stats[block][name]
-        normal = (x - seen["mean"]) / np.sqrt(seen["var"] + 1e-3)
+        own, running = params[block][name], stats[block][name]
+        normal = (x - running["mean"]) / np.sqrt(running["var"] + 1e-3)
         return normal * own["scale"] + own["bias"]
 
     def relu6(x):

@@ -147,10 +147,10 @@ def reference(library, variant):
 @pytest.mark.parametrize("variant", LAYOUTS)
 @pytest.mark.parametrize("library", ["torchvision.models", "timm"])
 def test_the_reference_is_the_librarys(library, variant):
-    for found, truth in zip(
+    for numbers, truth in zip(
         reference(library, variant), REFERENCE[variant], strict=True
     ):
-        np.testing.assert_allclose(found, truth, rtol=1e-8)
+        np.testing.assert_allclose(numbers, truth, rtol=1e-8)
 
 
 def write(path, arrays):
@@ -176,15 +176,15 @@ def test_a_file_gives_its_librarys_outputs_and_statistics(variant, suffix, tmp_p
     frozen, same = run(backbone, params, stats, pixels())
     trained, moved = run(backbone, params, stats, pixels(), backbone.blocks)
     jax.tree.map(np.testing.assert_array_equal, same, stats)
-    seen = [
+    running = [
         moved["stem"]["norm"],
         moved["layer2_0"]["shortcut"]["norm"],
         moved["layer3_1"]["norm2"],
         moved["layer4_1"]["norm1"],
     ]
-    found = [frozen[:, :4].ravel(), trained[:, :4].ravel()]
-    found += [[norm[leaf][0] for norm in seen] for leaf in ("mean", "var")]
-    for values, truth in zip(found, REFERENCE[variant], strict=True):
+    computed = [frozen[:, :4].ravel(), trained[:, :4].ravel()]
+    computed += [[norm[leaf][0] for norm in running] for leaf in ("mean", "var")]
+    for values, truth in zip(computed, REFERENCE[variant], strict=True):
         error = np.abs(np.subtract(values, truth)).max() / np.abs(truth).max()
         assert error < 1e-4  # measured 4e-7 frozen, 4e-5 trained: 8 pixels a norm
 
@@ -291,8 +291,8 @@ def test_the_pool_is_the_native_one_in_value_and_gradient(pixels):
         window = (1, 3, 3, 1), (1, 2, 2, 1), around
         return lax.reduce_window(x, -jnp.inf, lax.max, *window)
 
-    found, truth = resnet._max_pool(x), native(x)
-    np.testing.assert_array_equal(found, truth)
+    pooled, truth = resnet._max_pool(x), native(x)
+    np.testing.assert_array_equal(pooled, truth)
     one, two = (
         jax.grad(lambda x, pool=pool: jnp.sum(jnp.sin(pool(x))))(x)
         for pool in (resnet._max_pool, native)

@@ -238,8 +238,8 @@ def test_a_file_of_each_library_gives_its_librarys_features(tmp_path, name):
     layout, scale, gelu, epsilon = FILES[name]
     w = draw(scale)
     path = write(tmp_path / name, layout(w))
-    given = path.parent if name.startswith("hf/") else path
-    backbone = vit.make(shape(scale), str(given), SIZE)
+    source = path.parent if name.startswith("hf/") else path
+    backbone = vit.make(shape(scale), str(source), SIZE)
     want = slow(w, pixels(), epsilon, gelu)
     np.testing.assert_allclose(features(backbone, pixels()), want, atol=2e-5)
     # Another GELU or epsilon would have failed.

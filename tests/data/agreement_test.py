@@ -25,10 +25,10 @@ def answers(seed, count, classes):
 
 
 def binary_counts(logits, labels):
-    found = {(g, t): 0 for g in (0, 1) for t in (0, 1)}
+    counts = {(g, t): 0 for g in (0, 1) for t in (0, 1)}
     for row, label in zip(logits, labels, strict=True):
-        found[int(row[1] > row[0]), int(label)] += 1
-    return found[1, 1], found[1, 0], found[0, 1], found[0, 0]  # TP, FP, FN, TN
+        counts[int(row[1] > row[0]), int(label)] += 1
+    return counts[1, 1], counts[1, 0], counts[0, 1], counts[0, 0]  # TP, FP, FN, TN
 
 
 @given(SEEDS, COUNTS)
@@ -78,8 +78,8 @@ def test_first_class_accuracy_counts_all_other_classes_as_one(seed, count):
     for row, label in zip(logits, labels, strict=True):
         guess = [i for i in range(3) if row[i] == max(row)][0]
         right += min(guess, 1) == min(label, 1)
-    found = agreement.first_class_accuracy(logits, labels)
-    assert found == pytest.approx(right / count, abs=1e-12)
+    share = agreement.first_class_accuracy(logits, labels)
+    assert share == pytest.approx(right / count, abs=1e-12)
 
 
 def numbers(seed, count, ties):
@@ -119,8 +119,8 @@ def test_the_mean_squared_error_is_that(seed, count):
     logits, labels = numbers(seed, count, False)
     pairs = zip(logits[:, 0].tolist(), labels.tolist(), strict=True)
     expected = sum((a - b) ** 2 for a, b in pairs) / count
-    found = agreement.mean_squared_error(logits, labels)
-    assert found == pytest.approx(expected, rel=1e-9)
+    error = agreement.mean_squared_error(logits, labels)
+    assert error == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_metrics_are_those_of_other_libraries():

@@ -48,8 +48,8 @@ def test_a_crop_is_a_bilinear_view_of_its_rectangle():
                         near = (1 - abs(y - a)) * (1 - abs(x - b))
                         total, weight = total + near * IMAGE[a, b], weight + near
             expected[i, j] = total / weight
-    found = single(drawn(CROP=[area, aspect, top, left]), crop=smallest)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.05)
+    view = single(drawn(CROP=[area, aspect, top, left]), crop=smallest)
+    np.testing.assert_allclose(view, expected, rtol=1e-3, atol=0.05)
 
 
 def test_a_flip_happens_half_of_the_time():
@@ -58,8 +58,8 @@ def test_a_flip_happens_half_of_the_time():
 
 
 def test_colour_in_the_middle_of_its_range_changes_nothing():
-    found = single(drawn(COLOUR=[0.5, 0.5, 0.5]), colour=0.4)
-    np.testing.assert_allclose(found, IMAGE, rtol=1e-5, atol=1e-3)
+    view = single(drawn(COLOUR=[0.5, 0.5, 0.5]), colour=0.4)
+    np.testing.assert_allclose(view, IMAGE, rtol=1e-5, atol=1e-3)
 
 
 def test_no_saturation_is_grey():
@@ -74,8 +74,8 @@ def test_targets_are_mixed_as_pixels_are(what):
     targets = jnp.asarray([1.0, 0.0]), jnp.asarray([0.0, 1.0])
     for share, centre in ((0.3, 0.5), (0.8, 0.1)):
         row = drawn(SHARES=[share, share], CENTRE=centre, PASTE=0.5)
-        made = augment.make(**{what: 0.4})
-        image, target = augment.mix(made, row, (black, white), targets)
+        mixing = augment.make(**{what: 0.4})
+        image, target = augment.mix(mixing, row, (black, white), targets)
         np.testing.assert_allclose(target, [1 - image.mean(), image.mean()], rtol=1e-5)
         if what == "mixup":
             np.testing.assert_allclose(image, 1 - share, rtol=1e-6)
@@ -85,11 +85,11 @@ def test_targets_are_mixed_as_pixels_are(what):
 
 
 def test_with_both_kinds_each_example_has_one_of_them():
-    made = augment.make(mixup=0.4, cutmix=0.4)
+    mixing = augment.make(mixup=0.4, cutmix=0.4)
     pair, targets = (jnp.zeros((9, 9, 3)), jnp.ones((9, 9, 3))), (jnp.ones(1),) * 2
     values = [
         np.unique(
-            augment.mix(made, drawn(PASTE=p, SHARES=0.37), pair, targets)[0].round(4)
+            augment.mix(mixing, drawn(PASTE=p, SHARES=0.37), pair, targets)[0].round(4)
         )
         for p in (0.49, 0.51)
     ]
@@ -98,13 +98,13 @@ def test_with_both_kinds_each_example_has_one_of_them():
 
 
 def test_draws_depend_on_seed_and_step_and_place_only():
-    made = augment.make(mixup=0.2, cutmix=1.0)
-    one = augment.draw(made, 3, 5, 8)
-    np.testing.assert_array_equal(one, augment.draw(made, 3, 5, 8))
-    assert not np.array_equal(one, augment.draw(made, 3, 6, 8))
-    assert not np.array_equal(one, augment.draw(made, 4, 5, 8))
-    assert len(np.unique(one[:, 0])) == 8
-    assert one.min() >= 0 and one.max() <= 1
+    mixing = augment.make(mixup=0.2, cutmix=1.0)
+    numbers = augment.draw(mixing, 3, 5, 8)
+    np.testing.assert_array_equal(numbers, augment.draw(mixing, 3, 5, 8))
+    assert not np.array_equal(numbers, augment.draw(mixing, 3, 6, 8))
+    assert not np.array_equal(numbers, augment.draw(mixing, 4, 5, 8))
+    assert len(np.unique(numbers[:, 0])) == 8
+    assert numbers.min() >= 0 and numbers.max() <= 1
 
 
 def test_nothing_is_nothing():
@@ -120,10 +120,10 @@ def test_numbers_out_of_range_are_refused():
 
 
 def test_it_compiles_for_a_whole_batch():
-    made = augment.make(crop=0.5, flip=True, colour=0.2)
-    rows = augment.draw(made, 0, 0, 4)
+    changes = augment.make(crop=0.5, flip=True, colour=0.2)
+    rows = augment.draw(changes, 0, 0, 4)
     images = jnp.stack([jnp.asarray(IMAGE)] * 4)
-    whole = jax.jit(jax.vmap(lambda r, x: augment.single(made, r, x)))(rows, images)
+    whole = jax.jit(jax.vmap(lambda r, x: augment.single(changes, r, x)))(rows, images)
     for row, image in zip(rows, whole, strict=True):
-        alone = augment.single(made, jnp.asarray(row), IMAGE)
+        alone = augment.single(changes, jnp.asarray(row), IMAGE)
         np.testing.assert_allclose(image, alone, rtol=1e-4, atol=1e-2)

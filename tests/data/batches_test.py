@@ -114,14 +114,14 @@ def test_batches_of_texts_are_cut_to_the_least_length_that_holds_them():
     some = texts(counts, 16)
     feed = batches.training(some, batches.rows(2, 4), 0)
     assert feed.resident == {}
-    seen = 0
+    narrow = 0
     for step, piece in enumerate(feed.pieces(0, 6)):
         where = batches.shuffled(0, len(counts), 2 * step, 2 * step + 2)
         most = max(counts[index] for index in where)
         wide = next(length for length in (4, 8, 16) if most <= length)
         assert piece["inputs"].shape == (4, wide, 2)
         np.testing.assert_array_equal(piece["inputs"][:2], some.inputs[where][:, :wide])
-        seen += wide < 16
-    assert seen
+        narrow += wide < 16
+    assert narrow
     wides = [p["inputs"].shape[1] for p in batches.sequential(some, batches.rows(3, 4))]
     assert wides == [16, 8, 8]

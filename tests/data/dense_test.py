@@ -46,10 +46,10 @@ def pixels(logits, masks):
 def test_logits_are_brought_to_the_mask_bilinearly():
     logits, _ = drawn()
     expected = slow_upsample(logits)
-    found = dense.upsample(jnp.asarray(logits), SIZE)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    upsampled = dense.upsample(jnp.asarray(logits), SIZE)
+    np.testing.assert_allclose(upsampled, expected, rtol=1e-5, atol=1e-5)
     whole = jax.image.resize(logits, (len(logits), *SIZE, CLASSES), "bilinear")
-    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(upsampled, whole, rtol=1e-4, atol=1e-5)
     for one, other in zip(logits, expected, strict=True):
         np.testing.assert_allclose(
             dense.stretch(one, SIZE), other, rtol=1e-5, atol=1e-5
@@ -65,20 +65,20 @@ def test_the_loss_is_the_mean_over_known_pixels_of_an_image():
         right[n] += guess == truth
         counts[n] += 1
     many = np.maximum(counts, 1)
-    found = dense.cross_entropy(jnp.asarray(logits), jnp.asarray(masks))
-    np.testing.assert_allclose(found, sums / many, rtol=1e-5)
-    assert found[2] == 0
-    found = dense.accuracy(jnp.asarray(logits), jnp.asarray(masks))
-    np.testing.assert_allclose(found, right / many, rtol=1e-6)
+    losses = dense.cross_entropy(jnp.asarray(logits), jnp.asarray(masks))
+    np.testing.assert_allclose(losses, sums / many, rtol=1e-5)
+    assert losses[2] == 0
+    shares = dense.accuracy(jnp.asarray(logits), jnp.asarray(masks))
+    np.testing.assert_allclose(shares, right / many, rtol=1e-6)
 
 
 def test_ignored_pixels_give_no_gradient():
     logits, masks = drawn()
     masks[:, :, 4:] = dense.IGNORED  # the last column of logits reaches only these
     slope = jax.grad(lambda x: dense.cross_entropy(x, jnp.asarray(masks)).sum())
-    found = np.asarray(slope(jnp.asarray(logits)))
-    assert np.isfinite(found).all()
-    assert (found[:, :, 2] == 0).all() and (found[:, :, 0] != 0).any()
+    gradient = np.asarray(slope(jnp.asarray(logits)))
+    assert np.isfinite(gradient).all()
+    assert (gradient[:, :, 2] == 0).all() and (gradient[:, :, 0] != 0).any()
 
 
 def test_miou_counts_the_pixels_of_all_images_together():
@@ -133,17 +133,18 @@ def test_masks_move_with_their_images(what):
     cells = rng.integers(0, 2, (6, 4, 5)).astype(np.uint8)
     masks = np.repeat(np.repeat(cells, 8, 1), 8, 2)
     images = np.repeat(masks[..., None] * np.uint8(200), 3, -1)
-    made = augment.make(**what)
+    changes = augment.make(**what)
     rows = batches.rows(6, 1)
-    feed = batches.training(dataset.resident(images, masks), rows, 3, made)
+    feed = batches.training(dataset.resident(images, masks), rows, 3, changes)
     moved = 0
     for piece in feed.pieces(0, 4):
-        found, targets = dataset.labelled(feed.resident, piece, 2, made)
+        inputs, targets = dataset.labelled(feed.resident, piece, 2, changes)
         assert targets.dtype == jnp.uint8
-        seen = np.asarray(found)[..., 0]
-        sure = np.abs(seen - 100) > 60  # no mixture: the nearest has a quarter or more
+        pixels = np.asarray(inputs)[..., 0]
+        # No mixture: the nearest pixel has a quarter or more.
+        sure = np.abs(pixels - 100) > 60
         assert sure.mean() > 0.7
-        np.testing.assert_array_equal(targets[sure], (seen > 100)[sure])
+        np.testing.assert_array_equal(targets[sure], (pixels > 100)[sure])
         moved += (np.asarray(targets) != masks[piece["index"]]).any((1, 2)).sum()
     assert moved > 6
 
@@ -166,8 +167,8 @@ def test_a_cropped_mask_is_of_each_pixel_the_nearest_one():
         ]
         for i in range(6)
     ]
-    found = augment.mask(augment.make(crop=0.25), row, jnp.asarray(mask))
-    np.testing.assert_array_equal(found, expected)
+    moved = augment.mask(augment.make(crop=0.25), row, jnp.asarray(mask))
+    np.testing.assert_array_equal(moved, expected)
 
 
 def test_colour_leaves_masks_alone():
@@ -204,10 +205,10 @@ def test_masks_stream_as_they_are_stored():
 
 def test_masks_are_resized_to_the_nearest_and_images_are_not():
     some, _, masks = split()
-    found = dataset.examples(some._replace(mask=lambda i: 9 * masks[i]), 12)
-    np.testing.assert_array_equal(found.labels, 9 * masks.repeat(2, 1).repeat(2, 2))
-    assert found.labels.dtype == np.uint8
-    assert found.inputs.shape == (13, 12, 12, 3)
+    examples = dataset.examples(some._replace(mask=lambda i: 9 * masks[i]), 12)
+    np.testing.assert_array_equal(examples.labels, 9 * masks.repeat(2, 1).repeat(2, 2))
+    assert examples.labels.dtype == np.uint8
+    assert examples.inputs.shape == (13, 12, 12, 3)
 
 
 def test_a_subset_keeps_images_and_masks_together():
@@ -234,8 +235,8 @@ def test_an_error_of_a_mask_is_told_with_its_name():
 
 def test_stored_values_become_classes():
     stored = np.array([[1, 2, 3], [255, 2, 1]], np.uint8)
-    found = dense.recoded(stored, "m.png", (2, 1), (3,))
-    np.testing.assert_array_equal(found, [[1, 0, 255], [255, 0, 1]])
+    classes = dense.recoded(stored, "m.png", (2, 1), (3,))
+    np.testing.assert_array_equal(classes, [[1, 0, 255], [255, 0, 1]])
     whole = dense.recoded(np.array([[255]], np.uint8), "m.png", (0, 255), ())
     assert whole.tolist() == [[1]]
     with pytest.raises(ValueError, match=r"m.png holds the value 3; classes are \(2"):
@@ -243,7 +244,7 @@ def test_stored_values_become_classes():
 
 
 @pytest.mark.parametrize(
-    "given, ignored, message",
+    "stored, ignored, message",
     [
         ((0, 1, 2), (), r"x values=\(0, 1, 2\); there are 2 classes"),
         ((1, 1), (), r"x values=\(1, 1\), .* once"),
@@ -251,6 +252,6 @@ def test_stored_values_become_classes():
         ((), (1,), "once, in"),
     ],
 )
-def test_values_that_do_not_fit_the_classes_are_told(given, ignored, message):
+def test_values_that_do_not_fit_the_classes_are_told(stored, ignored, message):
     with pytest.raises(ValueError, match=message):
-        dense.values("x", ("a", "b"), given, ignored)
+        dense.values("x", ("a", "b"), stored, ignored)

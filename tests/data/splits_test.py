@@ -17,25 +17,25 @@ def quotas(labels, count):
     share = {
         c: Fraction(int((labels == c).sum()) * count, len(labels)) for c in classes
     }
-    given = {c: int(share[c]) for c in classes}
+    quotas = {c: int(share[c]) for c in classes}
     if count >= len(classes):
-        given = {c: max(1, given[c]) for c in classes}
-    while sum(given.values()) < count:
-        given[max(classes, key=lambda c: (share[c] - given[c], -c))] += 1
-    while sum(given.values()) > count:
-        full = [c for c in classes if given[c] > 1]
-        given[max(full, key=lambda c: (given[c] - share[c], -c))] -= 1
-    return given
+        quotas = {c: max(1, quotas[c]) for c in classes}
+    while sum(quotas.values()) < count:
+        quotas[max(classes, key=lambda c: (share[c] - quotas[c], -c))] += 1
+    while sum(quotas.values()) > count:
+        full = [c for c in classes if quotas[c] > 1]
+        quotas[max(full, key=lambda c: (quotas[c] - share[c], -c))] -= 1
+    return quotas
 
 
 @given(LABELS, st.data(), SEEDS)
 def test_a_subset_has_exactly_its_count_by_largest_remainder(labels, data, seed):
     count = data.draw(st.integers(0, len(labels)))
-    chosen = splits.subset(labels, count, seed)
-    assert len(set(chosen.tolist())) == len(chosen) == count
-    np.testing.assert_array_equal(chosen, np.sort(chosen))
+    indices = splits.subset(labels, count, seed)
+    assert len(set(indices.tolist())) == len(indices) == count
+    np.testing.assert_array_equal(indices, np.sort(indices))
     for label, quota in quotas(labels, count).items():
-        assert (labels[chosen] == label).sum() == quota
+        assert (labels[indices] == label).sum() == quota
 
 
 @given(LABELS, st.data(), SEEDS)
@@ -86,9 +86,9 @@ def test_every_class_has_its_share_of_every_part(sizes, seed):
         splits.stratified(labels, (0.5, 0.25, 0.25), seed),
         strict=True,
     ):
-        found = np.bincount(labels[piece], minlength=len(sizes))
+        counts = np.bincount(labels[piece], minlength=len(sizes))
         # Rounding by one at each of the cuts that come before the part is taken.
-        assert np.abs(found - np.array(sizes) * part).max() <= 2
+        assert np.abs(counts - np.array(sizes) * part).max() <= 2
 
 
 @given(LABELS, st.data(), SEEDS)

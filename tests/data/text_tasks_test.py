@@ -18,7 +18,7 @@ from subtune_jax.fetch import archives
 from subtune_jax.tasks import movie_sentiment
 
 NUMBERS = st.lists(st.integers(-6, 6), min_size=1, max_size=60).map(
-    lambda found: np.array(found, np.float32) / 4
+    lambda values: np.array(values, np.float32) / 4
 )
 SEEDS = st.integers(0, 2**31)
 
@@ -45,8 +45,8 @@ def test_numbers_are_drawn_as_if_their_tenths_were_classes(numbers, drawn, seed)
     count = drawn.draw(st.integers(0, len(numbers)))
     classes = np.array(tenths(numbers), np.int32)
     np.testing.assert_array_equal(splits.strata(numbers), classes)
-    found = splits.subset(numbers, count, seed)
-    np.testing.assert_array_equal(found, splits.subset(classes, count, seed))
+    indices = splits.subset(numbers, count, seed)
+    np.testing.assert_array_equal(indices, splits.subset(classes, count, seed))
     rest = len(numbers) - count  # three parts: the tenths are not those of the rest
     cut = (count, rest // 2, rest - rest // 2)
     pieces = splits.stratified(numbers, cut, seed)
@@ -60,10 +60,10 @@ def test_a_larger_subset_of_numbers_contains_a_smaller_one(shares, seed):
     split = Split(lambda index: {"text": str(index)}, numbers)
     less, more = (dataset.subset(split, 10 * share, seed) for share in sorted(shares))
     assert set(texts(less)) <= set(texts(more))
-    for found, share in ((less, min(shares)), (more, max(shares))):
-        chosen = [int(text) for text in texts(found)]
-        assert found.labels.tolist() == numbers[chosen].tolist()
-        drawn = np.bincount(np.array(tenths(numbers))[chosen])
+    for part, share in ((less, min(shares)), (more, max(shares))):
+        indices = [int(text) for text in texts(part)]
+        assert part.labels.tolist() == numbers[indices].tolist()
+        drawn = np.bincount(np.array(tenths(numbers))[indices])
         assert drawn.tolist() == [share] * 10
 
 
@@ -89,8 +89,8 @@ def test_as_much_is_held_out_as_is_asked_for(total, validation, expected):
     train, held_out = text_tasks.hold_out(whole, validation, seed=0)
     assert (len(train.labels), len(held_out.labels)) == (total - expected, expected)
     if total < 1000:
-        found = [int(text) for split in (train, held_out) for text in texts(split)]
-        assert sorted(found) == list(range(total))
+        numbers = [int(text) for split in (train, held_out) for text in texts(split)]
+        assert sorted(numbers) == list(range(total))
         for split in (train, held_out):
             assert [int(text) % 3 for text in texts(split)] == split.labels.tolist()
 
@@ -147,10 +147,10 @@ def test_a_film_review_is_for_the_film_when_its_mean_rating_is(shipped):
         rated |= dict(zip(texts(split), split.labels.tolist(), strict=True))
     assert len(rated) == 10_603 and sum(value == 0 for value in rated.values()) == 37
     assert -4 <= min(rated.values()) < -3 and 3 < max(rated.values()) <= 4
-    found = {}
+    signs = {}
     for split in parts(classes):
-        found |= dict(zip(texts(split), split.labels.tolist(), strict=True))
-    assert found == {text: int(value > 0) for text, value in rated.items() if value}
+        signs |= dict(zip(texts(split), split.labels.tolist(), strict=True))
+    assert signs == {text: int(value > 0) for text, value in rated.items() if value}
     assert ratings.loss is losses.squared and classes.loss is losses.cross_entropy
     assert rated["Effective but too tepid biopic"] == np.float32(-0.6)
 
@@ -163,9 +163,9 @@ def test_the_official_test_part_is_whole_and_training_distinct(
 ):
     task = shipped(name)
     assert len(task.test.labels) == test
-    found = texts(task.train) + texts(task.validation)
-    assert len(found) == len(set(found)) == trained
-    assert not set(found) & set(texts(task.test))
+    together = texts(task.train) + texts(task.validation)
+    assert len(together) == len(set(together)) == trained
+    assert not set(together) & set(texts(task.test))
 
 
 def packed(path, name, content):

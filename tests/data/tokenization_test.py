@@ -72,9 +72,9 @@ def longest_first(counts, room):
 
     The library gives an odd token to the text that was the longer one.
     """
-    counts, given = list(counts), list(counts)
+    counts, left = list(counts), list(counts)
     while sum(counts) > room:
-        order = sorted(range(len(counts)), key=lambda i: (counts[i], -given[i], -i))
+        order = sorted(range(len(counts)), key=lambda i: (counts[i], -left[i], -i))
         counts[order[-1]] -= 1
     return counts
 

@@ -65,8 +65,8 @@ def with_gradients(function, *case, dtype=jnp.float32):
 def test_depthwise_is_its_definition_in_value_and_both_gradients(size, stride, pixels):
     case = draw(size, stride, pixels)
     expected = literal(*case, stride, [(c, 0, c) for c in range(3)])
-    found = with_gradients(lambda x, k: convolutions.depthwise(x, k, stride), *case)
-    for value, truth in zip(found, expected, strict=True):
+    results = with_gradients(lambda x, k: convolutions.depthwise(x, k, stride), *case)
+    for value, truth in zip(results, expected, strict=True):
         np.testing.assert_allclose(value, truth, **EXACT)
 
 
@@ -76,8 +76,8 @@ def test_thin_full_convolution_is_its_definition(stride, pixels):
     case = draw(3, stride, pixels, outputs=4, kernel_inputs=3)
     meets = [(c, c, o) for c in range(3) for o in range(4)]
     expected = literal(*case, stride, meets)
-    found = with_gradients(lambda x, k: convolutions.full(x, k, stride), *case)
-    for value, truth in zip(found, expected, strict=True):
+    results = with_gradients(lambda x, k: convolutions.full(x, k, stride), *case)
+    for value, truth in zip(results, expected, strict=True):
         np.testing.assert_allclose(value, truth, **EXACT)
 
 
@@ -86,8 +86,8 @@ def test_wide_full_convolution_is_its_definition(pixels):
     case = draw(3, 2, pixels, inputs=4, outputs=2, kernel_inputs=4)
     meets = [(c, c, o) for c in range(4) for o in range(2)]
     expected = literal(*case, 2, meets)
-    found = with_gradients(lambda x, k: convolutions.full(x, k, 2), *case)
-    for value, truth in zip(found, expected, strict=True):
+    results = with_gradients(lambda x, k: convolutions.full(x, k, 2), *case)
+    for value, truth in zip(results, expected, strict=True):
         np.testing.assert_allclose(value, truth, **EXACT)
 
 
@@ -101,8 +101,10 @@ def test_padding_is_on_both_sides(size, stride, inputs, pixels):
     case = draw(size, stride, pixels, inputs, 2, inputs, padding=padding)
     meets = [(c, c, o) for c in range(inputs) for o in range(2)]
     expected = literal(*case, stride, meets, padding)
-    found = with_gradients(lambda x, k: convolutions.full(x, k, stride, padding), *case)
-    for value, truth in zip(found, expected, strict=True):
+    results = with_gradients(
+        lambda x, k: convolutions.full(x, k, stride, padding), *case
+    )
+    for value, truth in zip(results, expected, strict=True):
         np.testing.assert_allclose(value, truth, **EXACT)
 
 
@@ -158,8 +160,8 @@ def test_in_bfloat16_sums_are_float32():
     case = draw(5, 1, (6, 6), inputs=8, outputs=8)
     wide = [np.asarray(jnp.bfloat16(array), np.float64) for array in case]
     expected = literal(*wide, 1, [(c, 0, c) for c in range(8)])
-    found = with_gradients(convolutions.depthwise, *case, dtype=jnp.bfloat16)
-    for value, truth in zip(found, expected, strict=True):
+    results = with_gradients(convolutions.depthwise, *case, dtype=jnp.bfloat16)
+    for value, truth in zip(results, expected, strict=True):
         assert value.dtype == jnp.bfloat16
         # Rounded once, at the end: half a unit in the last of 8 bits.
         np.testing.assert_allclose(
@@ -233,13 +235,13 @@ def test_a_folded_norm_is_the_convolution_and_then_the_norm():
         return jnp.sum(jnp.sin(y)), y
 
     gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
-    (found, y), (expected, truth) = (
+    (slope, y), (expected, truth) = (
         gradient(params, x, fold) for fold in (True, False)
     )
     np.testing.assert_allclose(y, truth, **EXACT)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        found,
+        slope,
         expected,
     )
 

@@ -30,19 +30,19 @@ def test_gradients_are_those_of_the_plain_form(form):
     ours, plain = map(loss, FORMS[form])
     for argument in (0, 1):
         expected = jax.grad(plain, argument)(*drawn())
-        found = jax.grad(ours, argument)(*drawn())
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        slope = jax.grad(ours, argument)(*drawn())
+        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_of_each_example_too(form):
     ours, plain = map(loss, FORMS[form])
-    found, expected = (
+    slope, expected = (
         jax.vmap(jax.grad(function, 1), (0, None))(*drawn())
         for function in (ours, plain)
     )
-    assert found.shape == (8, 5)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert slope.shape == (8, 5)
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -53,8 +53,8 @@ def test_gradients_add_up_over_devices(form):
         lambda x, vector: jax.lax.psum(ours(x, vector), "d"),
         mesh=mesh, in_specs=(P("d"), P()), out_specs=P(),
     )  # fmt: skip
-    found, expected = (jax.grad(one, 1)(*drawn()) for one in (spread, plain))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    slope, expected = (jax.grad(one, 1)(*drawn()) for one in (spread, plain))
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_sums_of_bfloat16_are_taken_in_float32():

@@ -277,10 +277,10 @@ def test_fill_keeps_structure_and_casts_to_float32():
 
 
 def test_fill_lists_all_that_is_missing_extra_and_misshaped():
-    found = entries() | {f"more{n}": np.zeros(1) for n in range(6)}
-    found["one/kernel"] = np.zeros((3, 2))
-    del found["one/bias"], found["two/scale"]
-    said = message(weight_files.fill, shapes(), found, "w.npz")
+    arrays = entries() | {f"more{n}": np.zeros(1) for n in range(6)}
+    arrays["one/kernel"] = np.zeros((3, 2))
+    del arrays["one/bias"], arrays["two/scale"]
+    said = message(weight_files.fill, shapes(), arrays, "w.npz")
     assert said.startswith("w.npz does not fit: 2 missing (one/bias, two/scale)")
     assert "6 extra (more0, more1, more2, more3, ...)" in said
     assert "1 misshaped (one/kernel is [3, 2], not [2, 3])" in said
@@ -288,6 +288,6 @@ def test_fill_lists_all_that_is_missing_extra_and_misshaped():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_fill_names_a_weight_that_is_not_finite(bad):
-    found = entries()
-    found["one/kernel"] = np.full((2, 3), bad)
-    assert "w.npz: one/kernel" in message(weight_files.fill, shapes(), found, "w.npz")
+    arrays = entries()
+    arrays["one/kernel"] = np.full((2, 3), bad)
+    assert "w.npz: one/kernel" in message(weight_files.fill, shapes(), arrays, "w.npz")

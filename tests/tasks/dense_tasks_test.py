@@ -59,8 +59,8 @@ def test_folders_hold_an_image_and_a_mask_of_one_name(tmp_path):
     assert [len(split.labels) for split in parts(task)] == [15, 5, 4]
     for split in parts(task):
         same(split)
-    found = [s.read(i)["image"].tobytes() for s in parts(task)[:2] for i in range(5)]
-    assert len(set(found)) == 10
+    contents = [s.read(i)["image"].tobytes() for s in parts(task)[:2] for i in range(5)]
+    assert len(set(contents)) == 10
 
 
 def test_a_validation_folder_is_taken_as_it_is(tmp_path):
@@ -164,15 +164,15 @@ def test_polyps_are_the_seeds_and_in_one_split_only():
         polyps(seed=1),
     )
     assert [len(split.labels) for split in parts(one)] == [54, 14, 22]
-    seen = set()
+    digests = set()
     for here, there, else_ in zip(parts(one), parts(again), parts(other), strict=True):
         for index in range(len(here.labels)):
             image, mask = here.read(index)["image"], here.mask(index)
             np.testing.assert_array_equal(image, there.read(index)["image"])
             np.testing.assert_array_equal(mask, there.mask(index))
             assert (image != else_.read(index)["image"]).any()
-            seen.add(images.digest(image))
-    assert len(seen) == 90
+            digests.add(images.digest(image))
+    assert len(digests) == 90
 
 
 def test_polyps_are_some_of_every_image_and_differ_little_in_colour():
@@ -212,10 +212,10 @@ BUILDER = '''
 
     def file(pixels):
         # Encoded: TFDS encodes arrays with TensorFlow only.
-        found = io.BytesIO()
-        Image.fromarray(pixels).save(found, "PNG")
-        found.seek(0)
-        return found
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        stream.seek(0)
+        return stream
 
     class Masked(tfds.core.GeneratorBasedBuilder):
         """Image i is of colour 20 * mask; the mask is 1 + its row + i modulo 3."""

@@ -45,8 +45,8 @@ def test_every_task_of_glue_is_there_with_its_metrics(dataset):
         task = load(dataset=dataset)
     assert task.classes == CLASSES[dataset]
     assert task.regression == (dataset == "stsb")
-    found = (task.metric_name, *task.also)
-    assert found == METRICS.get(dataset, ("accuracy",))
+    names = (task.metric_name, *task.also)
+    assert names == METRICS.get(dataset, ("accuracy",))
     assert [len(split.labels) for split in parts(task)] == [18, 2, 20]
     for split in parts(task):
         kind = np.float32 if task.regression else np.int32
@@ -140,8 +140,8 @@ def test_scores_are_numbers_and_validation_has_some_of_all_heights(glued):
         for text, pair, score in rows(split):
             assert pair == f"pair of {text}" and score == int(text.split()[-1]) / 8
     # Three of each tenth are in training: one of these is validation.
-    found = np.array([int(text.split()[-1]) for text, *_ in rows(task.validation)])
-    assert (np.bincount(found // 3, minlength=10) == 1).all()
+    numbers = np.array([int(text.split()[-1]) for text, *_ in rows(task.validation)])
+    assert (np.bincount(numbers // 3, minlength=10) == 1).all()
 
 
 @pytest.mark.parametrize("mismatched, file", [(False, "matched"), (True, "mismatched")])

@@ -19,16 +19,16 @@ def test_the_seed_changes_the_scenes():
 
 def regions(mask):
     """How many regions of True there are, by flooding; corners connect."""
-    mask, found = mask.copy(), 0
+    mask, count = mask.copy(), 0
     while mask.any():
-        found += 1
+        count += 1
         front = [tuple(np.argwhere(mask)[0])]
         while front:
             i, j = front.pop()
             if 0 <= i < len(mask) and 0 <= j < len(mask) and mask[i, j]:
                 mask[i, j] = False
                 front += [(i + a, j + b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
-    return found
+    return count
 
 
 def drawn(property, label, seed, wanted=None):

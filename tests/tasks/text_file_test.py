@@ -69,8 +69,8 @@ def flat(table):
 def test_every_row_is_in_one_part_as_it_was_written(tmp_path, write, suffix):
     task = load(write(tmp_path / f"x.{suffix}", examples()))
     assert task.classes == ("a", "b") and not task.regression
-    found = [row for split in parts(task) for row in rows(split)]
-    assert sorted(found) == sorted((t, "ab".index(c)) for t, c in examples())
+    together = [row for split in parts(task) for row in rows(split)]
+    assert sorted(together) == sorted((t, "ab".index(c)) for t, c in examples())
     assert [np.bincount(split.labels).tolist() for split in parts(task)] == [
         [12, 12],
         [3, 3],
@@ -81,8 +81,8 @@ def test_every_row_is_in_one_part_as_it_was_written(tmp_path, write, suffix):
 def test_quotation_marks_of_a_tsv_file_stand_for_themselves(tmp_path):
     table = flat(examples()) + [('"open', "a"), ('5" disk', "b")]
     task = load(write_tsv(tmp_path / "x.tsv", table))
-    found = [row for split in parts(task) for row in rows(split)]
-    assert sorted(found) == sorted((t, "ab".index(c)) for t, c in table)
+    together = [row for split in parts(task) for row in rows(split)]
+    assert sorted(together) == sorted((t, "ab".index(c)) for t, c in table)
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
@@ -119,8 +119,8 @@ def test_numbers_are_learnt_as_numbers(tmp_path):
         for text, label in rows(split):
             assert label == int(text[1:]) / 4 - 3
     # Each tenth of the numbers is in training: four of them, of which two or three.
-    found = np.sort(np.array([int(text[1:]) for text, _ in rows(task.train)]))
-    assert set(np.bincount(found // 4, minlength=10)) <= {2, 3}
+    numbers = np.sort(np.array([int(text[1:]) for text, _ in rows(task.train)]))
+    assert set(np.bincount(numbers // 4, minlength=10)) <= {2, 3}
 
 
 def test_integers_of_json_are_names_of_classes(tmp_path):
@@ -133,8 +133,8 @@ def test_the_same_text_is_in_one_part_only(tmp_path):
         (f"  t{i // 3} " if i % 2 else f"t{i // 3}", "ab"[i % 2]) for i in range(90)
     ]
     task = load(write_csv(tmp_path / "x.csv", table))
-    found = [{text.strip() for text, _ in rows(split)} for split in parts(task)]
-    assert sum(map(len, found)) == len(set.union(*found)) == 30
+    texts = [{text.strip() for text, _ in rows(split)} for split in parts(task)]
+    assert sum(map(len, texts)) == len(set.union(*texts)) == 30
     assert sum(len(split.labels) for split in parts(task)) == 90
 
 
@@ -274,7 +274,7 @@ def test_a_text_may_be_empty_or_long(tmp_path):
     long = "word " * 200_000
     file = write_tsv(tmp_path / "x.tsv", [("", "a"), (long, "b"), ("c", "a")])
     limit = csv.field_size_limit()
-    found = text_files.read(file)
+    table = text_files.read(file)
     assert csv.field_size_limit() == limit < len(long)
-    assert [example["text"] for example in found.examples] == ["", long, "c"]
-    assert found.places == [f"{file}:{line}" for line in (2, 3, 4)]
+    assert [example["text"] for example in table.examples] == ["", long, "c"]
+    assert table.places == [f"{file}:{line}" for line in (2, 3, 4)]

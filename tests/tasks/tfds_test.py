@@ -76,8 +76,8 @@ def test_prepared_files_are_read_without_tensorflow(tiny):
     assert sorted(train + validation) == list(range(20))
     assert sorted(test) == list(range(20, 30))
     assert task.classes == ("a", "b", "c")
-    for split, found in ((task.train, train), (task.test, test)):
-        assert split.labels.tolist() == [number % 3 for number in found]
+    for split, expected in ((task.train, train), (task.test, test)):
+        assert split.labels.tolist() == [number % 3 for number in expected]
     image = task.test.read(0)["image"]
     assert image.dtype == np.uint8 and image.shape == (6, 4, 3)
     assert (image == image[..., :1]).all()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from subtune_jax.core.registry import near
 from subtune_jax.selection.reach import REPEATED
 from subtune_jax.subtuning import trials
-from subtune_jax.subtuning.candidates import Candidate
+from subtune_jax.subtuning.candidates import Candidate, Set
 from subtune_jax.subtuning.trials import Testbed
 
 ROWS = (
@@ -86,31 +86,39 @@ class Baseline(NamedTuple):
 
 
 def plan(
-    testbed: Testbed, rows: Sequence[str], selected: Candidate, blocks: Sequence[str]
+    testbed: Testbed, rows: Sequence[str], selected: Set, blocks: Sequence[str]
 ) -> list[Baseline]:
-    """The rows as candidates; `blocks` are those below the head with parameters."""
+    """The rows as candidates.
 
-    def of(names: Sequence[str]) -> Candidate:
-        return trials.candidate(testbed, names)
-
+    Args:
+      testbed: of the search.
+      rows: some of `ROWS`.
+      selected: blocks or arrays, what the search returned.
+      blocks: all below the head that have parameters.
+    """
     repeated = [b for b in blocks if re.fullmatch(REPEATED, b)] or blocks
-    owners = {path.split("/")[0] for path in selected.trained}
+    owners = {name.split("/")[0] for name in selected}
     count = max(len(owners), 1)
     others = [block for block in blocks if block not in owners]
     pool = others if len(others) >= count else list(blocks)
     drawn = random.Random(testbed.setup.settings["seed"]).sample(pool, count)
-    stages: dict[str, tuple[Candidate, ...]] = {
+    stages: dict[str, tuple[Sequence[str], ...]] = {
         "selected": (selected,),
-        "head": (Candidate(),),
-        "full": (of(blocks),),
-        "lp_ft": (of(blocks),),
-        "blocks_only": (of(repeated),),
-        "selected_then_full": (selected, of(blocks)),
-        "random_blocks": (of(drawn),),
-        "last_blocks": (of(blocks[-count:]),),
-        "auto_rgn": (of(blocks),),
+        "head": ((),),
+        "full": (blocks,),
+        "lp_ft": (blocks,),
+        "blocks_only": (repeated,),
+        "selected_then_full": (selected, blocks),
+        "random_blocks": (drawn,),
+        "last_blocks": (blocks[-count:],),
+        "auto_rgn": (blocks,),
     }
     return [
-        Baseline(name, stages[name], name != "full", name == "auto_rgn")
+        Baseline(
+            name,
+            tuple(trials.candidate(testbed, names) for names in stages[name]),
+            probed=name != "full",
+            relative=name == "auto_rgn",
+        )
         for name in rows
     ]

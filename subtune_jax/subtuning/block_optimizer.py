@@ -37,40 +37,41 @@ class UpdateRule(NamedTuple):
 
 
 def begin(
-    programs: Programs, optimizer: Optimizer, steps: int, values: Mapping[str, Leaves]
-) -> tuple[UpdateRule, dict[str, Any]]:
-    """The rule by which an optimiser updates the trained `values`, and first moments.
+    programs: Programs,
+    optimizer: Optimizer,
+    steps: int,
+    masters: Mapping[str, Mapping[str, Any]],
+) -> tuple[UpdateRule, dict[str, Leaves], dict[str, Any]]:
+    """The rule by which an optimiser updates blocks, their values and first moments.
 
     Args:
       programs: of the network.
       optimizer: that is followed.
       steps: of its schedule.
-      values: block -> float32 masters of its trained leaves.
+      masters: block -> float32 masters of its trained leaves.
 
     Returns:
-      The rule; block -> state of the optimiser.
+      The rule; block -> `masters` on the devices; block -> state of the optimiser.
     """
-    blocks, alike = programs.backbone.blocks, programs.backbone.alike
-    others = {block: alike.get(block, block) for block in values}
-    paths = {
-        f"{name}/{path}": None
-        for block, leaves in values.items()
-        for name in (block, others[block])
-        for path in leaves
-    }
-    treated = dict(zip(paths, treatments(optimizer, paths, blocks), strict=True))
-    names = {}
-    for block, leaves in values.items():
-        other = others[block]
-        same = all(treated[f"{block}/{p}"] == treated[f"{other}/{p}"] for p in leaves)
-        names[block] = other if same else block
+    blocks, names = programs.backbone.blocks, {}
+    for block, leaves in masters.items():
+        other = names[block] = programs.backbone.alike.get(block, block)
+        if other != block:
+            own, others = (
+                treatments(optimizer, [f"{name}/{path}" for path in leaves], blocks)
+                for name in (block, other)
+            )
+            names[block] = other if own == others else block
     transform = optimizer.rule(steps, blocks)
     moments = {
         block: transform.init(_named(names[block], leaves))
-        for block, leaves in values.items()
+        for block, leaves in masters.items()
     }
-    unclipped, moments = block_programs.replicate(programs, (jnp.ones(()), moments))
-    return UpdateRule(optimizer, steps, transform, names, unclipped), moments
+    unclipped, values, moments = block_programs.replicate(
+        programs, (jnp.ones(()), dict(masters), moments)
+    )
+    rule = UpdateRule(optimizer, steps, transform, names, unclipped)
+    return rule, values, moments
 
 
 def update(
@@ -135,6 +136,6 @@ def _clipping(
     return block_programs.call(programs, ("clip", bound), factor, *parts)
 
 
-def _named(name: str, leaves: Leaves) -> Leaves:
+def _named(name: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves of a block by path in a network."""
     return {f"{name}/{path}": leaf for path, leaf in leaves.items()}

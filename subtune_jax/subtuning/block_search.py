@@ -70,10 +70,8 @@ def run(settings: Settings, folder: Path) -> Path:
     content |= _report(result, options, rows)
     content["cost"] = evaluator.cost(record)
     if final_options.repeats:
-        selected = candidate(result.selected)
-        plan = baselines.plan(
-            testbed, final_options.rows, selected, trials.blocks(prepared)
-        )
+        blocks = trials.blocks(prepared)
+        plan = baselines.plan(testbed, final_options.rows, result.selected, blocks)
         tested = final_training.run(testbed, record, plan, final_options, folder, say)
         content["final"] = {"split": "test", "rows": tested}
     workdir.write_json(path, content)

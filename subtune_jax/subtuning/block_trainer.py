@@ -30,6 +30,7 @@ class BlockTrainer(NamedTuple):
 
     Attributes:
       setup: task, network, base.
+      params: path -> leaf of the base and its head.
       cache: the base's activations, and the compiled block programs.
       optimizer: followed for `train_steps` steps.
       train_steps: of a whole trial.
@@ -37,6 +38,7 @@ class BlockTrainer(NamedTuple):
     """
 
     setup: Setup
+    params: dict[str, np.ndarray]
     cache: ActivationCache
     optimizer: Optimizer
     train_steps: int
@@ -73,21 +75,22 @@ def begin(
     """
     if trainer.setup.augment == augment.NONE:
         activation_cache.keep(trainer.cache, entry(trainer, candidate))
-    flat = trees.flatten(trainer.setup.variables.params)
+    params = trainer.params
     if candidate.fresh:
         random = trees.flatten(_random(trainer, fold).params)
-        flat |= {p: x for p, x in random.items() if p.split("/")[0] in candidate.fresh}
-    masters: dict[str, dict[str, Any]] = {}
+        fresh = [path for path in random if path.split("/")[0] in candidate.fresh]
+        params = params | {path: random[path] for path in fresh}
+    head = earlier.values[HEAD] if earlier else _head(trainer, fold)
+    masters: dict[str, dict[str, Any]] = {HEAD: head}
     for path in candidate.trained:
         block, leaf = path.split("/", 1)
         before = earlier.values.get(block, {}) if earlier else {}
-        master = before.get(leaf, np.asarray(flat[path], np.float32))
+        master = before.get(leaf, np.asarray(params[path], np.float32))
         masters.setdefault(block, {})[leaf] = master
-    programs = trainer.cache.programs
-    values = {HEAD: earlier.values[HEAD] if earlier else _head(trainer, fold)}
-    values |= block_programs.replicate(programs, masters)
-    steps, stats = trainer.train_steps, dict(earlier.stats) if earlier else {}
-    rule, moments = block_optimizer.begin(programs, trainer.optimizer, steps, values)
+    rule, values, moments = block_optimizer.begin(
+        trainer.cache.programs, trainer.optimizer, trainer.train_steps, masters
+    )
+    stats = dict(earlier.stats) if earlier else {}
     return TrialState(0, values, moments, stats, rule)
 
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from subtune_jax.core import trees
+from subtune_jax.core.contracts import HEAD
 from subtune_jax.data import dataset
 from subtune_jax.data.dataset import Examples
 from subtune_jax.subtuning import activation_cache, block_trainer, folds
@@ -143,8 +144,9 @@ def prepare(setup: Setup, options: TrialOptions, parent: Path | None = None) -> 
         programs, base, examples(setup), batch_rows(setup), bounds, parent
     )
     steps = setup.settings["train_steps"]
-    trainer = BlockTrainer(setup, cache, setup.optimizer, steps, {})
-    sizes = {p: int(np.size(x)) for p, x in trees.flatten(setup.base.params).items()}
+    params = trees.flatten(setup.variables.params)
+    trainer = BlockTrainer(setup, params, cache, setup.optimizer, steps, {})
+    sizes = {p: x.size for p, x in params.items() if not p.startswith(f"{HEAD}/")}
     return Testbed(setup, trainer, sizes, cut, {})
 
 

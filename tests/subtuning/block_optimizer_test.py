@@ -8,7 +8,7 @@ import pytest
 
 from subtune_jax.core import devices, losses, registry, trees
 from subtune_jax.optim import optimizer
-from subtune_jax.subtuning import block_optimizer, block_programs
+from subtune_jax.subtuning import block_optimizer
 from subtune_jax.subtuning.block_programs import Programs
 
 VIT = {"name": "vit", "variant": (16, 3, 2, 8, False), "image_size": 16}
@@ -45,7 +45,7 @@ def test_updates_by_block_are_those_of_the_whole_optimizer(choice, network):
     whole = trees.flatten(values)
     tx = options.transform(5, backbone.blocks)
     state = tx.init(whole)
-    rule, moments = block_optimizer.begin(programs, options, 5, values)
+    rule, values, moments = block_optimizer.begin(programs, options, 5, values)
     rng = np.random.default_rng(0)
     for _ in range(5):
         flat = {p: jnp.float32(rng.normal(size=x.shape)) for p, x in whole.items()}
@@ -67,8 +67,8 @@ def test_alike_blocks_share_an_update_where_they_are_treated_alike(
     _, params, programs = network
     options, counts = optimizer.make(**CHOICES[choice]), []
     for block in ("block01", "block02"):
-        values = block_programs.replicate(programs, {block: leaves(params, block)})
-        rule, moments = block_optimizer.begin(programs, options, 5, values)
+        values = {block: leaves(params, block)}
+        rule, values, moments = block_optimizer.begin(programs, options, 5, values)
         block_optimizer.update(programs, rule, values, moments, values)
         counts.append(len(programs.compiled))
     assert (counts[1] == counts[0]) is shared

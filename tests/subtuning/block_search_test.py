@@ -138,8 +138,9 @@ def test_baselines_train_what_their_names_say():
     made = planted.made("hidden02")
     testbed = trials.prepare(made, trials.make())
     blocks = trials.blocks(made)
-    chosen = trials.candidate(testbed, ["hidden02", "hidden03"])
-    found = {f.name: f for f in baselines.plan(testbed, baselines.ROWS, chosen, blocks)}
+    selected = ("hidden02", "hidden03")
+    plan = baselines.plan(testbed, baselines.ROWS, selected, blocks)
+    found = {baseline.name: baseline for baseline in plan}
 
     def owners(name):
         return [
@@ -162,9 +163,8 @@ def test_random_blocks_are_drawn_among_all_where_too_few_others_are_left():
     made = planted.made("hidden02")
     testbed = trials.prepare(made, trials.make())
     blocks = trials.blocks(made)
-    chosen = trials.candidate(testbed, blocks)
-    (row,) = baselines.plan(testbed, ["random_blocks"], chosen, blocks)
-    assert row.stages[0] == chosen
+    (row,) = baselines.plan(testbed, ["random_blocks"], tuple(blocks), blocks)
+    assert row.stages[0] == trials.candidate(testbed, blocks)
 
 
 def test_blocks_only_leaves_the_ends_of_a_network():
@@ -172,9 +172,7 @@ def test_blocks_only_leaves_the_ends_of_a_network():
     made = setup.prepare(configs.complete({**planted.GIVEN, "backbone": given}))
     testbed = trials.prepare(made, trials.make())
     blocks = trials.blocks(made)
-    (only, full) = baselines.plan(
-        testbed, ("blocks_only", "full"), trials.candidate(testbed, []), blocks
-    )
+    only, full = baselines.plan(testbed, ("blocks_only", "full"), (), blocks)
     inside = {path.split("/")[0] for path in only.stages[0].trained}
     assert inside == {"block01", "block02"}
     everything = {path.split("/")[0] for path in full.stages[0].trained}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from subtune_jax.core.registry import near
-from subtune_jax.serving import program
+from subtune_jax.serving import server_program
 from subtune_jax.serving.layouts import Server
 from subtune_jax.serving.stacks import BASE
 
@@ -86,7 +86,7 @@ def _batch(
     while size < len(images):
         size = min(2 * size, sizes.batch)
     padded = _padded(server, images, size)
-    tiles, places = program.assign(server, rows, size)
+    tiles, places = server_program.assign(server, rows, size)
     arguments = server.base, server.stacks.leaves, padded, tiles
     logits, features = map(np.asarray, server.layout.answer(*arguments))
     answers = {BASE: features[rows[BASE]]} if BASE in rows else {}

@@ -23,7 +23,7 @@ import jax
 
 from subtune_jax import delta
 from subtune_jax.core.contracts import HEAD, Backbone, Variables
-from subtune_jax.serving import layouts, program, stacks
+from subtune_jax.serving import layouts, server_program, stacks
 from subtune_jax.serving.answers import everything, mixed, refuse_unknown
 from subtune_jax.serving.layouts import Layout, Server, Sizes
 from subtune_jax.serving.stacks import BASE, Flat
@@ -163,7 +163,7 @@ def _build(
         forks,
         slots=len(branches) + sizes.spare,
         sizes=sizes._replace(classes=width),
-        answer=program.make(backbone, forks, width),
+        answer=server_program.make(backbone, forks, width),
     )
     variants = stacks.build(base, changed, sizes.spare, width)
     return Server(layout, base, variants, branches)

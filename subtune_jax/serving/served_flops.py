@@ -9,7 +9,7 @@ from jax.extend import core
 
 from subtune_jax.core import flops
 from subtune_jax.core.contracts import HEAD
-from subtune_jax.serving import program
+from subtune_jax.serving import server_program
 from subtune_jax.serving.layouts import Server
 
 
@@ -18,11 +18,11 @@ def count(server: Server, asked: Mapping[str, np.ndarray], size: int) -> float:
 
     Args:
       server: the tasks.
-      asked: as in `program.assign`: one task at least, and not the base.
+      asked: as in `server_program.assign`: one task at least, and not the base.
       size: images of the batch, as many as need no padding; texts as long as can be.
     """
     layout, base = server.layout, server.base
-    tiles, _ = program.assign(server, asked, size)
+    tiles, _ = server_program.assign(server, asked, size)
     kind = np.uint8 if layout.backbone.encode is None else np.int32
     images = jax.ShapeDtypeStruct((size, *layout.backbone.input_shape), kind)
     arguments = base, server.stacks.leaves, images, tiles
@@ -30,9 +30,9 @@ def count(server: Server, asked: Mapping[str, np.ndarray], size: int) -> float:
     total = flops.needed(layout.answer, *arguments).forward
     # ... of which only what leads to the last fork asked is run.
     last = layout.forks[np.searchsorted(tiles.stops, tiles.stops[-1])]
-    whole = program.variables(base)
-    above = program.segment(layout.backbone, None, last)
-    below = program.segment(layout.backbone, last, HEAD)
+    whole = server_program.variables(base)
+    above = server_program.segment(layout.backbone, None, last)
+    below = server_program.segment(layout.backbone, last, HEAD)
     total -= flops.needed(below, whole, jax.eval_shape(above, whole, images)).forward
     bodies = _loops(jax.make_jaxpr(layout.answer)(*arguments).jaxpr)
     for body, turns in zip(bodies, np.diff(tiles.stops, prepend=0), strict=True):

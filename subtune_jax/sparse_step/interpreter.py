@@ -140,7 +140,7 @@ def _replay(
     return [opened(value) for value in outputs]
 
 
-# A rule takes (equation, operands, which of these depend on what is trained) and returns
+# A rule takes (equation, operands, which of them depend on what is trained). It returns
 # the output, a tap or an array; None where the equation is none of its kind.
 
 

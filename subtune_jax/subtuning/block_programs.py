@@ -5,8 +5,7 @@ block, which takes a gradient back through it, and then backward. Weights of fro
 blocks get no gradient. No program belongs to a set of blocks: a new set compiles
 nothing once its blocks were compiled frozen and trained, and alike blocks share theirs.
 
-On several devices, rows of the batch are spread over them and all else is replicated;
-XLA places the reductions.
+On several devices rows are spread and all else is replicated; XLA places reductions.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The program of a run: its compiled step, what that works on, and its forward pass."""
+"""The program of a run: its compiled step, and its forward pass."""
 
 import functools
 from collections.abc import Callable
@@ -37,12 +37,11 @@ class Program(NamedTuple):
       fixed: what no step changes, on the devices.
       feed: of batches.
       function: `(state, fixed, piece) -> (state, metrics)`, jitted.
-      steps: shapes of a piece -> `function` compiled for them; the first one is that of
-        the first step. Of texts each length has one, made when it is first needed.
+      steps: shapes of a piece -> `function` compiled for them, the first step's first.
+        Of texts each length has one, made when it is first needed.
       shapes: of state and fixed: a run of the same shapes compiles nothing.
       flops: floating-point operations of the first step, see `jaxprs.counted`.
-      partition: what moves; None of a step that was put together by hand, which has no
-        `enter` and `outputs` either.
+      partition: what moves; with `enter` and `outputs` None of a step made by hand.
       enter: examples -> the same as they enter block `recipe.start`.
       outputs: (state, fixed, examples that have entered) -> logits `[N, C]`.
     """
@@ -79,8 +78,8 @@ def build(
 ) -> Program:
     """The program of a training of `steps` steps.
 
-    What lies below the first block that moves is computed once, when nothing random
-    comes before it and its output fits in memory.
+    What lies below the first block that moves is computed once, if nothing is random
+    there and its output fits in memory.
 
     Args:
       setup: of the run.
@@ -90,8 +89,7 @@ def build(
       augmented: whether images are augmented.
       values: masters to start from instead of the partition's, for some of the leaves.
       selector: the method, if it does anything during training.
-      like: a program that differs in its seed alone: what it compiled is used again, if
-        it fits, and what lies below the first block that moves is entered by it.
+      like: a program of another seed: what it compiled is used again, if it fits.
 
     Raises:
       ValueError: the optimiser cannot do what the method asks for.
@@ -104,8 +102,8 @@ def build(
         like, (start, enter) = None, _entrance(setup, partition.start, changes)
     masters = {**partition.values, **(values or {})}
     used = blocks if start is None else blocks[blocks.index(start) :]
-    params = trees.flatten(setup.variables.params)
-    params = {path: leaf for path, leaf in params.items() if path.split("/")[0] in used}
+    params = setup.variables.params
+    params = trees.flatten({block: params.get(block, {}) for block in used})
     rule, moving, ages = None, None, None
     if selector is not None and (
         selector.update is not hold or selector.view or selector.penalty
@@ -179,10 +177,7 @@ def logits(program: Program, state: State, examples: Examples) -> np.ndarray:
 def forward(
     where: Devices, recipe: Recipe, rows: Rows, *, stop: str | None = None
 ) -> Callable[[State, Fixed, Examples], np.ndarray]:
-    """(state, fixed, examples) -> logits of every example, or what enters block `stop`.
-
-    Outputs are `[N, ...]`, in order, on every process.
-    """
+    """(state, fixed, examples) -> logits `[N, C]`, or what enters block `stop`."""
     function = step.make_predict(recipe, stop=stop)
     function = devices.parallel(where, function, rows_out=True)
 
@@ -208,9 +203,9 @@ def frozen(
     recipe, where = plain_recipe(setup), setup.devices
     params = trees.flatten(variables.params)
     state, leaves = step.start(recipe, params, variables.stats, {}, {})
-    state, fixed = devices.replicate(where, (state, Fixed(leaves, {}, {})))
+    placed = devices.replicate(where, (state, Fixed(leaves, {}, {})))
     outputs = forward(where, recipe, batch_rows(setup), stop=stop)
-    return functools.partial(outputs, state, fixed)
+    return functools.partial(outputs, *placed)
 
 
 def plain_recipe(setup: Setup) -> Recipe:

@@ -3,12 +3,11 @@
 Only the trained part of the tree is differentiated, so that back-propagation ends
 at the earliest trained block and frozen arrays have no gradient to be reduced,
 clipped or logged by accident. Of a leaf that is trained in part only k numbers leave
-the place where its gradient arises (`taps`): all that follows sees these. Arrays beside
-the leaves (`method.Additive`) are values like whole leaves, merged into the leaves
-that the network uses: the gradient of such a leaf is formed whole for a moment.
-
-A moving method (`moving`) changes values of the state and never its shapes: one program
-serves the whole run. Where it moves positions, the program has two branches, and the
+the place where its gradient arises (`sparse_step`): all that follows sees these.
+Additive arrays are values like whole leaves, merged into the leaves that the network
+uses: the gradient of such a leaf is formed whole for a moment.
+A dynamic method changes values of the state and never its shapes: one program serves
+the whole run. Where it moves positions, the program has two branches, and the
 one that forms whole gradients is taken only in the steps in which the method looks.
 """
 
@@ -149,7 +148,9 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
 
     def step(look, state, fixed, piece):
         sums_of = functools.partial(loss.sums, recipe, look)
-        grads, sums, stats = _accumulate(recipe, sums_of, state, fixed, piece)
+        if recipe.accumulate_steps > 1:
+            sums_of = functools.partial(_accumulated, recipe.accumulate_steps, sums_of)
+        grads, sums, stats = sums_of(state, fixed, piece)
         grads, sums = jax.lax.psum((grads, sums), AXIS)  # the only reduction
         count = sums.pop("weight")
         grads, metrics = jax.tree.map(lambda x: x / count, (grads, sums))
@@ -167,11 +168,8 @@ def make_train(recipe: Recipe) -> Callable[..., tuple[State, dict[str, jax.Array
     return train
 
 
-def _accumulate(recipe, sums_of, state, fixed, piece):
+def _accumulated(parts, sums_of, state, fixed, piece):
     """`sums_of` over equal parts of this device's rows, one part alive at a time."""
-    parts = recipe.accumulate_steps
-    if parts == 1:
-        return sums_of(state, fixed, piece)
     split = {k: v.reshape(parts, -1, *v.shape[1:]) for k, v in piece.items()}
 
     def body(carry, numbered):

@@ -10,7 +10,7 @@ from tuned_tasks import SIZES, alone, close, serve, tune
 from subtune_jax import delta
 from subtune_jax.backbones import mlp
 from subtune_jax.core.contracts import Variables
-from subtune_jax.serving import multitask, program
+from subtune_jax.serving import multitask, server_program
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_only_the_blocks_of_the_tasks_asked_are_run(small):
         ({"head": np.arange(1)}, True, 4),  # which it runs to the head for
         ({"base": np.arange(2)}, True, 0),
     ):
-        tiles, _ = program.assign(server, asked, 8)
+        tiles, _ = server_program.assign(server, asked, 8)
         arguments = server.base, server.stacks.leaves, images, tiles
         logits, computed = map(np.asarray, server.layout.answer(*arguments))
         assert computed.any() == features

@@ -10,7 +10,7 @@ from tuned_tasks import SIZES, alone, close, serve, tune
 
 from subtune_jax.backbones import bert, vit
 from subtune_jax.core import flops, registry
-from subtune_jax.serving import multitask, program, served_flops
+from subtune_jax.serving import multitask, served_flops, server_program
 from subtune_jax.study.benches import multitask as bench
 
 
@@ -87,9 +87,9 @@ def test_the_trunk_runs_once_and_each_task_from_its_fork(served, asked):
         shape = (rows, *backbone.input_shape)
         x = jax.ShapeDtypeStruct(shape, served.images.dtype)
         if ends[0] is not None:
-            above = program.segment(backbone, None, ends[0])
+            above = server_program.segment(backbone, None, ends[0])
             x = jax.eval_shape(above, served.tuned[name], x)
-        part = program.segment(backbone, *ends)
+        part = server_program.segment(backbone, *ends)
         return flops.needed(part, served.tuned[name], x).forward
 
     expected = needed(asked[0], 8, None, last)

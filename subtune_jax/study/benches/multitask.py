@@ -20,7 +20,7 @@ import numpy as np
 from subtune_jax.backbones import efficientnet_lite0, vit
 from subtune_jax.core import flops, process, trees
 from subtune_jax.core.contracts import Backbone, Variables
-from subtune_jax.serving import multitask, program, served_flops
+from subtune_jax.serving import multitask, served_flops, server_program
 from subtune_jax.serving.multitask import Server
 from subtune_jax.study import timing
 
@@ -111,9 +111,9 @@ def _operations(
     server: Server, tasks: list[Variables], images: np.ndarray, fork: str
 ) -> dict[str, float]:
     backbone = server.layout.backbone
-    trunk = program.segment(backbone, None, fork)
-    rest = program.segment(backbone, fork, None)
-    whole = program.segment(backbone, None, None)
+    trunk = server_program.segment(backbone, None, fork)
+    rest = server_program.segment(backbone, fork, None)
+    whole = server_program.segment(backbone, None, None)
     x = jax.eval_shape(trunk, tasks[0], images)
     bound = flops.needed(trunk, tasks[0], images).forward
     bound += len(tasks) * flops.needed(rest, tasks[0], x).forward
@@ -135,9 +135,9 @@ def _forms(
     backbone, names = server.layout.backbone, list(server.tasks)
     order = [names[row % len(names)] for row in range(len(images))]
     shares = [images[number :: len(names)] for number in range(len(names))]
-    whole = jax.jit(program.segment(backbone, None, None))
-    trunk = jax.jit(program.segment(backbone, None, fork))
-    rest = jax.jit(program.segment(backbone, fork, None))
+    whole = jax.jit(server_program.segment(backbone, None, None))
+    trunk = jax.jit(server_program.segment(backbone, None, fork))
+    rest = jax.jit(server_program.segment(backbone, fork, None))
 
     def bound() -> list[np.ndarray]:
         x = trunk(tasks[0], images)

@@ -19,6 +19,12 @@ SLOW = (
     "training/immobility_test.py::*(mlp-fish-*",
     "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(badam*",
     "methods/methods_test.py::test_a_*_mask_moves_within_its_reach(dps_dense*",
+    # Benchmarks of eight to fourteen seconds: that their two sides agree is what
+    # subtuning/trials_test.py and study/seed_runs_test.py show of what they measure.
+    "study/benches/dynamic_benches_test.py::test_*_masks_are_measured_in_the_stages_of_*",
+    "study/benches/dynamic_benches_test.py::test_a_seed_that_shares_programs_is_*",
+    "study/benches/image_benches_test.py::test_the_naive_profile_and_ours_find_*",
+    "study/benches/step_costs_test.py::test_a_step_of_one_block_costs_what_it_needs*",
 )
 
 

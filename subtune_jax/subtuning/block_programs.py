@@ -68,15 +68,13 @@ def run(
       start: a block, or None.
       stop: a block, or None.
     """
-    order, x = programs.backbone.blocks, spread(programs, x)
+    backbone, x = programs.backbone, spread(programs, x)
     if start is None:
-        enter = functools.partial(
-            dataset.enter, programs.backbone, dtype=programs.dtype
-        )
-        start, x = order[0], call(programs, ("enter",), enter, x)
-    last = len(order) if stop is None else order.index(stop)
-    for block in order[order.index(start) : last]:
-        name = programs.backbone.alike.get(block, block)
+        enter = functools.partial(dataset.enter, backbone, dtype=programs.dtype)
+        start, x = backbone.blocks[0], call(programs, ("enter",), enter, x)
+    last = None if stop is None else backbone.blocks.index(stop)
+    for block in backbone.blocks[backbone.blocks.index(start) : last]:
+        name = backbone.alike.get(block, block)
 
         def forward(own: BlockVariables, x: jax.Array, name: str = name) -> jax.Array:
             return _apply(programs, name, own.params, own.stats, x)[0]

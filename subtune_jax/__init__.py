@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         structured,
         top_k_traced,
     )
-    from subtune_jax.selection.scored import score_then_choose
+    from subtune_jax.selection.choose import score_then_choose
     from subtune_jax.serving import multitask
     from subtune_jax.sparse_step import selected
 
@@ -135,7 +135,7 @@ _HOMES = {  # public name -> its module, or its module and its name there
     "near": "core.registry:near",
     "reach": "selection.reach",
     "run": "commands.train:run",
-    "score_then_choose": "selection.scored:score_then_choose",
+    "score_then_choose": "selection.choose:score_then_choose",
     "scores": "scores",
     "selected": "sparse_step.selected",
     "stability": "selection.stability",

@@ -3,7 +3,7 @@
 Scores are a tree of arrays, or one array; higher is better. Masks come back in the
 same structure, as boolean NumPy arrays of the scores' shapes. All of it runs on the
 host. Of equal scores the one with the lowest index wins, so a mask depends on the
-scores alone.
+scores alone. `score_then_choose` is what most static methods are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from subtune_jax.core import trees
 from subtune_jax.core.contracts import Mask
+from subtune_jax.core.method import Evidence, Selection, Selector
 from subtune_jax.core.registry import near
 from subtune_jax.selection import masks, score_arrays, top_k, top_k_columns
 from subtune_jax.selection.score_arrays import Budget
@@ -24,6 +26,40 @@ GROUPS: dict[str, Callable[[str], str]] = {
 }
 SCOPES = ("neuron", *GROUPS)
 share = score_arrays.share  # how a fraction is rounded
+
+
+def score_then_choose(
+    score: Callable[[Evidence, dict[str, Any]], Any],
+    choose: Callable[[dict[str, Any]], Mask],
+    among: str,
+    extras: str | Callable[[Evidence, Mask], Mask] | None = None,
+) -> Selector:
+    """The static method that scores the leaves of `among` and trains the best.
+
+    Args:
+      score: (evidence, path -> leaf of those below the head that `among` names) ->
+        scores of these leaves at least, as a tree like the parameters or by path;
+        higher is better.
+      choose: (path -> scores of these leaves) -> path -> what is trained of them,
+        booleans of their shapes.
+      among: regular expression over whole paths: the arrays that are chosen from.
+      extras: what is trained besides, counted apart: a regular expression over whole
+        paths, or (evidence, mask of the best) -> mask; None for nothing.
+
+    Returns:
+      A method whose `init` raises ValueError where a pattern matches nothing.
+    """
+
+    def init(evidence: Evidence) -> Selection:
+        params, head = evidence.params, evidence.blocks[-1:]
+        leaves = masks.find(params, among, head)
+        scores = trees.pick(score(evidence, leaves), leaves)
+        mask = masks.fill(params, choose(scores))
+        if callable(extras):
+            return Selection(mask, extras(evidence, mask))
+        return Selection(mask, masks.besides(params, mask, extras, head))
+
+    return Selector(init)
 
 
 def by_scope(

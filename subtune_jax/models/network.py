@@ -57,9 +57,11 @@ def chain(
             return _split_all(blocks, jax.random.key(seed))
         return load(shapes)
 
-    shapes = jax.eval_shape(lambda: _split_all(blocks, jax.random.key(0)))
-    graphs = {block: _graph(build) for block, build in blocks.items()}
-    graphs[HEAD] = _graph(lambda rngs: head(rngs, 2))  # the width is in the arrays
+    graphs, shapes = {}, Variables({}, {})
+    for block, build in blocks.items():
+        graphs[block] = _add(shapes, block, _shaped(build))
+    # The number of classes is in the arrays alone.
+    graphs[HEAD] = _add(Variables({}, {}), HEAD, _shaped(lambda rngs: head(rngs, 2)))
     return Backbone(
         name,
         tuple(graphs),
@@ -126,16 +128,22 @@ def _alike(graphs: Mapping[str, Any], shapes: Variables) -> dict[str, str]:
 
 
 def _split_all(blocks: Mapping[str, Build], key: jax.Array) -> Variables:
-    params, stats = {}, {}
+    variables = Variables({}, {})
     for number, (block, build) in enumerate(blocks.items()):
         module = build(nnx.Rngs(params=jax.random.fold_in(key, number)))
-        _, own_params, own_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-        params[block] = nnx.to_pure_dict(own_params)
-        if own_stats:
-            stats[block] = nnx.to_pure_dict(own_stats)
-    return Variables(params, stats)
+        _add(variables, block, module)
+    return variables
 
 
-def _graph(build: Build) -> Any:
-    module = nnx.eval_shape(lambda: build(nnx.Rngs(params=0)))
-    return nnx.split(module, nnx.Param, nnx.BatchStat)[0]
+def _add(variables: Variables, block: str, module: nnx.Module) -> Any:
+    """The graph of `module`, whose arrays are added to `variables` under `block`."""
+    graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    variables.params[block] = nnx.to_pure_dict(params)
+    if stats:
+        variables.stats[block] = nnx.to_pure_dict(stats)
+    return graph
+
+
+def _shaped(build: Build) -> nnx.Module:
+    """The module, of shapes instead of arrays."""
+    return nnx.eval_shape(lambda: build(nnx.Rngs(params=0)))

@@ -30,7 +30,7 @@ SLOW = (
     "subtuning/block_trainer_test.py::*_training_that_train_does(efficientnet_lite0-*",
     "subtuning/block_trainer_test.py::*_training_that_train_does(resnet-*",
     "subtuning/block_trainer_test.py::*_training_that_train_does(vit-first*",
-    "subtuning/*_test.py::test_a_step_costs_what_is_priced(efficientnet_lite0)",
+    "subtuning/trials_test.py::test_a_step_costs_what_*(efficientnet_lite0)",
     # One form on every network, all four on mlp; of layers two in Linen, two in nnx.
     "sparse_step/interpreter_test.py::*_on_every_network(bert-any)",
     "sparse_step/interpreter_test.py::*_on_every_network(efficientnet_lite0-any)",

@@ -25,6 +25,36 @@ SLOW = (
     "study/benches/dynamic_benches_test.py::test_a_seed_that_shares_programs_is_*",
     "study/benches/image_benches_test.py::test_the_naive_profile_and_ours_find_*",
     "study/benches/step_costs_test.py::test_a_step_of_one_block_costs_what_it_needs*",
+    # Trials beside `train` on the networks that compile longest: mlp and vit stay.
+    "subtuning/block_trainer_test.py::*_training_that_train_does(bert-*",
+    "subtuning/block_trainer_test.py::*_training_that_train_does(efficientnet_lite0-*",
+    "subtuning/block_trainer_test.py::*_training_that_train_does(resnet-*",
+    "subtuning/block_trainer_test.py::*_training_that_train_does(vit-first*",
+    "subtuning/trials_test.py::test_a_step_costs_what_*(efficientnet_lite0)",
+    # One form on every network, all four on mlp; of layers two in Linen, two in nnx.
+    "sparse_step/interpreter_test.py::*_on_every_network(bert-any)",
+    "sparse_step/interpreter_test.py::*_on_every_network(efficientnet_lite0-any)",
+    "sparse_step/interpreter_test.py::*_on_every_network(resnet-any)",
+    "sparse_step/interpreter_test.py::*_on_every_network(vit-any)",
+    "sparse_step/interpreter_test.py::*_on_every_network(vit-columns)",
+    "sparse_step/interpreter_test.py::*_on_every_network(vit-rows)",
+    "sparse_step/interpreter_test.py::test_every_layer_of_linen_has_a_site(any)",
+    "sparse_step/interpreter_test.py::test_every_layer_of_linen_has_a_site(rows)",
+    "sparse_step/interpreter_test.py::test_every_layer_of_nnx_has_a_site(columns)",
+    "sparse_step/interpreter_test.py::test_every_layer_of_nnx_has_a_site(neuron)",
+    "sparse_step/interpreter_test.py::test_norms_that_*(efficientnet_lite0)",
+    "sparse_step/interpreter_test.py::test_norms_that_*(resnet)",
+    "sparse_step/interpreter_test.py::test_vectors_may_*(efficientnet_lite0)",
+    "sparse_step/interpreter_test.py::test_vectors_may_*(resnet)",
+    "sparse_step/sparse_step_test.py::test_masked_compact_and_sparse_agree_*(bert)",
+    "sparse_step/sparse_step_test.py::test_masked_compact_and_sparse_agree_*(vit)",
+    # On texts one run of classes stays; searches and comparisons stay on images.
+    "training/text_run_test.py::test_a_run_on_texts_*(numbers)",
+    "training/text_run_test.py::test_a_search_follows_texts_to_their_final_trainings",
+    "training/text_run_test.py::test_a_comparison_holds_profiles_and_*_of_numbers",
+    # Two notebooks stay: one of training, one of SubTuning.
+    "colabs_test.py::test_a_notebook_runs_to_its_end(gradients)",
+    "colabs_test.py::test_a_notebook_runs_to_its_end(moving)",
 )
 
 

@@ -289,5 +289,5 @@ def test_a_comparison_runs_the_grid_and_resumes(config, tmp_path, monkeypatch):
 def test_a_comparison_of_nothing_is_refused(config, tmp_path, capsys):
     command = [f"--config={config}", f"--workdir={tmp_path / 'new'}"]
     assert compare_command.main(command) == 2
-    assert "compare has no methods" in capsys.readouterr().err
+    assert "grid has no methods" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -52,13 +52,18 @@ GPS = {"method": "gps"}
 @pytest.mark.parametrize(
     "nodeid, parameters, name",
     [
-        ("tests/methods/a_test.py::b", GPS, "methods/gps"),
-        ("tests/methods/a_test.py::b", GPS | {"evidence": "mlp"}, "methods/gps"),
-        ("tests/methods/a_test.py::b", GPS | {"evidence": "vit"}, "backbones/vit"),
-        ("tests/training/a_test.py::b", {"network": "vit"}, "backbones/vit"),
-        ("tests/tasks/a_test.py::b", {"name": "elpv"}, "tasks/elpv"),
+        ("tests/methods/methods_test.py::b", GPS, "methods/gps"),
+        ("tests/methods/methods_test.py::b", GPS | {"evidence": "mlp"}, "methods/gps"),
+        (
+            "tests/methods/methods_test.py::b",
+            GPS | {"evidence": "vit"},
+            "backbones/vit",
+        ),
+        ("tests/training/immobility_test.py::b", {"network": "vit"}, "backbones/vit"),
+        ("tests/tasks/tasks_test.py::b", {"name": "elpv"}, "tasks/elpv"),
         ("tests/report/a_test.py::b", {"name": "elpv"}, None),
-        ("tests/methods/a_test.py::b", {"method": 3}, None),
+        ("tests/methods/gps_test.py::b", GPS, None),
+        ("tests/methods/methods_test.py::b", {"method": 3}, None),
     ],
 )
 def test_a_promise_is_told_from_its_parameters(nodeid, parameters, name):
@@ -66,7 +71,7 @@ def test_a_promise_is_told_from_its_parameters(nodeid, parameters, name):
 
 
 def test_what_is_set_up_for_all_methods_is_the_networks():
-    item = Item("tests/methods/a_test.py::b", method="gps", evidence="mlp")
+    item = Item("tests/methods/methods_test.py::b", method="gps", evidence="mlp")
     assert cpu_budget.payer(item, "setup") == "backbones/mlp"
 
 

@@ -1,7 +1,7 @@
 """What each plug-in's promises cost, in CPU seconds; too much fails the session.
 
-A promise is a test that runs over all plug-ins of a wing: it takes `method`, `task`,
-`backbone`, `network`, `evidence` (of a network) or, in the wing's own folder, `name`.
+A promise is a test that runs over all plug-ins of a wing, in one of the files below: it
+takes `method`, `task`, `backbone`, `network`, `evidence` (of a network) or `name`.
 A method's time is that on the fastest network; on others it is the network's, and so
 is what is set up for all methods. Slow tests do not count.
 """
@@ -18,6 +18,11 @@ from subtune_jax.core import registry
 # of a network, forwards alone, takes four to six of them.
 SECONDS = {"methods": 5.0, "tasks": 5.0, "backbones": 10.0}
 FAST = "mlp"  # the network whose programs compile fastest
+FILES = (
+    *("methods/methods_test.py", "methods/plugins_test.py"),
+    *("tasks/tasks_test.py", "tasks/assets_test.py"),
+    *("backbones/backbones_test.py", "training/immobility_test.py"),
+)
 KINDS = {
     "methods": ("method",),
     "tasks": ("task",),
@@ -36,6 +41,8 @@ def named(item, wing):
 
 def payer(item, when):
     """`wing/name` of the plug-in whose promise `item` is in this phase, or None."""
+    if f"{item.path.parent.name}/{item.path.name}" not in FILES:
+        return None
     network, method = named(item, "backbones"), named(item, "methods")
     if network and (when == "setup" or network != FAST or method is None):
         return f"backbones/{network}"

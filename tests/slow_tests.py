@@ -48,6 +48,12 @@ SLOW = (
     "sparse_step/interpreter_test.py::test_vectors_may_*(resnet)",
     "sparse_step/sparse_step_test.py::test_masked_compact_and_sparse_agree_*(bert)",
     "sparse_step/sparse_step_test.py::test_masked_compact_and_sparse_agree_*(vit)",
+    # Masks that move stay as one of drawn elements and one of positions; eight devices.
+    "training/dynamic_run_test.py::test_a_run_killed_in_a_stage_*(dps_mix)",
+    "training/dynamic_run_test.py::test_a_run_killed_in_a_stage_*(gmt)",
+    "training/dynamic_run_test.py::test_a_run_killed_in_a_stage_*(lisa)",
+    "training/parallel_test.py::test_any_number_of_devices_*(*-2)",
+    "training/parallel_test.py::test_any_number_of_devices_*(*-4)",
     # On texts one run of classes stays; searches and comparisons stay on images.
     "training/text_run_test.py::test_a_run_on_texts_*(numbers)",
     "training/text_run_test.py::test_a_search_follows_texts_to_their_final_trainings",

@@ -12,8 +12,8 @@ import numpy as np
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import HEAD, Params
-from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Additive
+from subtune_jax.core.trees import Flat
 
 
 def check(params: Params, added: Additive) -> None:

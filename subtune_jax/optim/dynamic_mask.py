@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from subtune_jax.core import elements
-from subtune_jax.core.elements import Flat
+from subtune_jax.core import trees
 from subtune_jax.core.method import Seen, Selection, Selector
+from subtune_jax.core.trees import Flat
 from subtune_jax.optim import moments
 
 SEMANTICS = ("mask_update", "mask_gradient")
@@ -124,14 +124,14 @@ def relocate(rule: Rule, seen: Seen, opt_state: Any, moving: Moving) -> Relocate
     for path, new in moved.selection.mask.items():
         old = moving.mask[path]
         if rule.selector.reverts:
-            leaves[path] = elements.put(leaves[path], old, moving.base[path])
+            leaves[path] = trees.put(leaves[path], old, moving.base[path])
         place = jnp.clip(jnp.searchsorted(old, new), 0, len(old) - 1)
         stays[path], places[path] = old[place] == new, place
-        here = elements.take(leaves[path], new).astype(jnp.float32)
+        here = trees.take(leaves[path], new).astype(jnp.float32)
         values[path] = jnp.where(stays[path], seen.values[path][place], here)
         base[path] = jnp.where(stays[path], moving.base[path][place], here)
-        grads[path] = elements.take(seen.grads[path], new).astype(jnp.float32)
-        ever[path] = elements.put(moving.ever[path], new, jnp.ones(new.shape))
+        grads[path] = trees.take(seen.grads[path], new).astype(jnp.float32)
+        ever[path] = trees.put(moving.ever[path], new, jnp.ones(new.shape))
     carried = moments.each(opt_state, lambda p, x: x[places[p]], places)
     new = {path: ~flags for path, flags in stays.items()}
     policy = "reset" if rule.policy == "keep" else rule.policy

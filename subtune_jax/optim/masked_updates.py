@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from subtune_jax.core import elements
+from subtune_jax.core import trees
 
 
 def masked(tx: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
@@ -61,7 +61,7 @@ class CompactState(NamedTuple):
       inner: state of the wrapped transformation over the selected values.
     """
 
-    positions: elements.Flat
+    positions: trees.Flat
     inner: Any
 
 
@@ -89,17 +89,15 @@ def compact(
         _refuse_if_shapes_matter(tx)
 
     def init(params):
-        positions = elements.find(params, mask)
-        return CompactState(
-            positions, tx.init(elements.gather(positions, params, mask))
-        )
+        positions = trees.find(params, mask)
+        return CompactState(positions, tx.init(trees.gather(positions, params, mask)))
 
     def update(grads: Any, state: Any, params: Any = None) -> Any:
         where = state.positions
-        values = None if params is None else elements.gather(where, params, mask)
-        few = elements.gather(where, grads, mask)
+        values = None if params is None else trees.gather(where, params, mask)
+        few = trees.gather(where, grads, mask)
         few, inner = cast(Any, tx.update)(few, state.inner, values)
-        return elements.spread(where, few, grads), CompactState(where, inner)
+        return trees.spread(where, few, grads), CompactState(where, inner)
 
     return optax.GradientTransformation(init, cast(Any, update))
 
@@ -115,8 +113,8 @@ def _refuse_if_shapes_matter(tx: optax.GradientTransformation) -> None:
     chosen = rng.random(weights.shape) < 0.3
     where = jnp.asarray(np.flatnonzero(chosen), jnp.int32)
     few, few_state = (
-        elements.take(weights, where),
-        tx.init({"w": elements.take(weights, where)}),
+        trees.take(weights, where),
+        tx.init({"w": trees.take(weights, where)}),
     )
     all_state = tx.init({"w": weights})
     update = cast(Any, tx.update)
@@ -125,13 +123,13 @@ def _refuse_if_shapes_matter(tx: optax.GradientTransformation) -> None:
         try:
             dense, all_state = update({"w": slope}, all_state, {"w": weights})
             thin, few_state = update(
-                {"w": elements.take(slope, where)}, few_state, {"w": few}
+                {"w": trees.take(slope, where)}, few_state, {"w": few}
             )
         except TypeError as error:  # it wants extra arguments: a loss, a Hessian
             raise ValueError(
                 f"compact: {error}; pass a transform of gradients"
             ) from None
-        expected = np.asarray(elements.take(dense["w"], where))
+        expected = np.asarray(trees.take(dense["w"], where))
         if not np.allclose(expected, thin["w"], rtol=1e-4, atol=1e-7):
             raise ValueError(
                 "compact was given a transform whose result depends on the shape of "

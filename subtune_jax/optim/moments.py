@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Seeds
+from subtune_jax.core.trees import Flat
 
 POLICIES = ("keep", "reset", "seed")
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax.core import elements, trees
+from subtune_jax.core import trees
 from subtune_jax.core.contracts import Mask, Variables
-from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Additive, Selection
+from subtune_jax.core.trees import Flat
 from subtune_jax.optim import additive
 from subtune_jax.selection import masks
 
@@ -22,7 +22,7 @@ class Partition(NamedTuple):
       counts: `selected`, `extras`, `head`, `base` elements and their `fraction`;
         elements of additive arrays are `selected`.
       values: float32 masters of what is selected, host arrays, additive ones included.
-      positions: of the partial leaves, as `elements.arrange` shapes them.
+      positions: of the partial leaves, as `trees.arrange` shapes them.
       training: blocks that use and update batch statistics.
       start: the earliest block that moves.
       additive: the additive arrays and the leaves they merge into, None for nothing.
@@ -79,15 +79,13 @@ def make(
         flags = [some.get(path, np.False_) for some in (selected, extras, reach)]
         whole = np.bool_(path.split("/")[0] == blocks[-1])
         mask[path] = functools.reduce(np.logical_or, flags, whole)
-    partial = {p: np.asarray(at) for p, at in elements.find(params, mask).items()}
+    partial = {p: np.asarray(at) for p, at in trees.find(params, mask).items()}
     moving: Flat = {p: selected[p] for p, flag in reach.items() if flag}
     if moves and selection.reach is None:
         moving, partial = partial, {}
-    positions = {
-        p: elements.arrange(a, np.shape(params[p])) for p, a in partial.items()
-    }
+    positions = {p: trees.arrange(a, np.shape(params[p])) for p, a in partial.items()}
     places = {p: at for p, at in moving.items() if at.dtype == np.int32}
-    values = elements.gather(positions | places, params, mask)
+    values = trees.gather(positions | places, params, mask)
     values |= selection.values or {}
     values = {path: np.array(leaf, np.float32) for path, leaf in values.items()}
     added, touched = selection.additive, ()

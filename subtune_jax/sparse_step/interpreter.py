@@ -23,7 +23,7 @@ from jax import lax
 from jax.extend import core
 
 from subtune_jax.core import jaxprs
-from subtune_jax.core.elements import Flat
+from subtune_jax.core.trees import Flat
 from subtune_jax.sparse_step import operations
 from subtune_jax.sparse_step.operations import Tap
 from subtune_jax.sparse_step.products import How
@@ -63,7 +63,7 @@ def gradient(
       function: returns a scalar and anything else.
       whole: a tree of arrays, differentiated as they are.
       partial: path -> an array of which elements are selected.
-      positions: path -> their flat positions, int32, in a shape of `elements.arrange`.
+      positions: path -> their flat positions, int32, in a shape of `trees.arrange`.
       *rest: further arguments, not differentiated.
     """
     if not partial:

@@ -30,7 +30,7 @@ class Tap:
       value: the array, selected values in place; not differentiated.
       probe: float32 zeros of the positions' shape: their gradient is that of the
         selected elements.
-      where: int32 flat positions in `value`, in a shape of `elements.arrange`; `[k]`
+      where: int32 flat positions in `value`, in a shape of `trees.arrange`; `[k]`
         once axes have changed places.
       path: of the leaf.
     """

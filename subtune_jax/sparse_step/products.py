@@ -1,6 +1,6 @@
 """Products `[T, I]` by `[I, O]` whose weight gradient is k numbers and nothing else.
 
-Three forms, by the shape of the positions (`elements.arrange`):
+Three forms, by the shape of the positions (`trees.arrange`):
 
 | positions | selected | the weight gradient |
 |---|---|---|

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from subtune_jax.core import elements, trees
+from subtune_jax.core import trees
 from subtune_jax.core.contracts import Mask, Params
 from subtune_jax.sparse_step import interpreter
 
@@ -39,18 +39,18 @@ def find(params: Params, mask: Mask) -> Chosen:
       mask: tree of booleans that broadcast to them, True = trainable.
 
     Returns:
-      Path -> flat positions, int32, in a shape of `elements.arrange`; None for a leaf
+      Path -> flat positions, int32, in a shape of `trees.arrange`; None for a leaf
       that is selected whole.
 
     Raises:
       ValueError: the mask does not fit the parameters, or selects nothing.
     """
-    positions = elements.find(params, mask)
+    positions = trees.find(params, mask)
     flat, flags = trees.flatten(params), trees.flatten(mask)
     chosen: Chosen = {}
     for path, leaf in flat.items():
         if path in positions:
-            where = elements.arrange(np.asarray(positions[path]), np.shape(leaf))
+            where = trees.arrange(np.asarray(positions[path]), np.shape(leaf))
             chosen[path] = jnp.asarray(where)
         elif np.all(flags[path]) and np.size(leaf):
             chosen[path] = None
@@ -64,7 +64,7 @@ def values(params: Params, chosen: Chosen) -> Values:
     flat = trees.flatten(params)
     return {
         path: jnp.array(
-            flat[path] if where is None else elements.take(flat[path], where),
+            flat[path] if where is None else trees.take(flat[path], where),
             jnp.float32,
         )
         for path, where in chosen.items()
@@ -102,5 +102,5 @@ def put(params: Params, chosen: Chosen, values: Mapping[str, jax.Array]) -> Para
     for path, where in chosen.items():
         leaf = flat[path]
         new = values[path].astype(leaf.dtype)
-        flat[path] = new if where is None else elements.put(leaf, where, new)
+        flat[path] = new if where is None else trees.put(leaf, where, new)
     return trees.nest(flat)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import Params
 from subtune_jax.core.devices import AXIS
-from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Probe
+from subtune_jax.core.trees import Flat
 from subtune_jax.data import dataset, dense
 from subtune_jax.optim import additive
 from subtune_jax.optim.dynamic_mask import Moving

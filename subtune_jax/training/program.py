@@ -11,8 +11,8 @@ import numpy as np
 from subtune_jax.core import devices, jaxprs, trees
 from subtune_jax.core.contracts import Variables
 from subtune_jax.core.devices import Devices
-from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Selector, hold
+from subtune_jax.core.trees import Flat
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.data.augment import Augment
 from subtune_jax.data.batches import Feed, Rows

@@ -11,7 +11,7 @@ from subtune_jax.data import dense
 from subtune_jax.data.dataset import Examples
 from subtune_jax.optim import additive
 from subtune_jax.selection import masks
-from subtune_jax.training import metrics_log
+from subtune_jax.training import workdir
 from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup
 
@@ -29,7 +29,7 @@ def write(
     report.write(
         folder,
         result,
-        metrics_log.read(folder),
+        workdir.read_log(folder),
         shares(setup, program),
         confusion(logits, test.labels, len(setup.task.classes)),
         setup.task.classes,

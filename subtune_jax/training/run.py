@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from subtune_jax.core import devices, elements, trees
+from subtune_jax.core import devices, trees
 from subtune_jax.core.method import Selection, hold
 from subtune_jax.core.process import say
 from subtune_jax.optim import optimizer, partition
-from subtune_jax.training import checkpoint, evidence, metrics_log, results, workdir
+from subtune_jax.training import checkpoint, evidence, results, workdir
 from subtune_jax.training.program import Program, build, logits, step_of
 from subtune_jax.training.results import Begun, Fitted, LinearProbe, NonFiniteLossError
 from subtune_jax.training.settings import Settings
@@ -151,7 +151,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         if setup is not None and folder is not None:
             first, state = _resumed(program, state, folder / "checkpoints")
-            log = metrics_log.writing(folder, after=first or -1)
+            log = workdir.logging(folder, after=first or -1)
             write, schedule = stack.enter_context(log), setup.optimizer.schedule(last)
             held = program.enter(setup.validation)
             evals = _every(setup.settings["eval_steps"], last)
@@ -210,7 +210,7 @@ def _resumed(program: Program, state: State, folder: Path) -> tuple[int, State]:
     positions = program.partition.positions
     leaves = devices.to_host({path: state.partial[path] for path in positions})
     partial = {
-        path: np.asarray(elements.put(leaves[path], where, saved.values[path]))
+        path: np.asarray(trees.put(leaves[path], where, saved.values[path]))
         for path, where in positions.items()
     }
     saved = saved._replace(partial={**partial, **saved.partial})

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from subtune_jax.core import elements
+from subtune_jax.core import trees
 from subtune_jax.core.contracts import Backbone, Params
 from subtune_jax.core.devices import AXIS
-from subtune_jax.core.elements import Flat
 from subtune_jax.core.method import Additive, Seen
+from subtune_jax.core.trees import Flat
 from subtune_jax.data import dataset
 from subtune_jax.data.augment import NONE, Augment
 from subtune_jax.optim import dynamic_mask
@@ -38,7 +38,7 @@ class Fixed(NamedTuple):
       frozen: path -> array of every leaf that is not trained, compute type; those that
         arrays are merged into are here as the base has them.
       positions: path -> int32, the selected elements of each partial leaf, in a
-        shape of `elements.arrange`; those that move are in the state.
+        shape of `trees.arrange`; those that move are in the state.
       resident: the data set, if it lives on the devices.
       key: uint32 `[2]`, data of the random key that all steps' keys are made of, see
         `loss.random_key`; None where nothing is drawn.
@@ -119,7 +119,7 @@ def start(
       recipe: the static choices.
       params: path -> array, all parameters, float32.
       stats: running statistics.
-      values: float32 masters, from `elements.gather`, and added arrays.
+      values: float32 masters, from `trees.gather`, and added arrays.
       positions: of the partial leaves.
       moving: masks that move, from `dynamic_mask.begin`.
     """
@@ -129,7 +129,7 @@ def start(
         for path, leaf in params.items()
         if path in places or path not in values
     }
-    partial = {p: elements.put(leaves[p], at, values[p]) for p, at in places.items()}
+    partial = {p: trees.put(leaves[p], at, values[p]) for p, at in places.items()}
     rest = {path: leaf for path, leaf in leaves.items() if path not in values}
     state = State(
         step=jnp.zeros((), jnp.int32),
@@ -205,7 +205,7 @@ def _move(recipe, look, state, fixed, grads, stats) -> tuple[State, dict[str, An
             values = optax.apply_updates(values, updates)
     leaves = state.partial | leaves
     positions = fixed.positions | loss.moving_positions(moving)
-    partial = {p: elements.put(leaves[p], positions[p], values[p]) for p in leaves}
+    partial = {p: trees.put(leaves[p], positions[p], values[p]) for p in leaves}
     ema = state.ema
     if ema is not None:
         keep = recipe.ema
@@ -233,7 +233,7 @@ def make_predict(
         values = state.values if state.ema is None else state.ema
         positions = fixed.positions | loss.moving_positions(state.moving)
         partial = {
-            path: elements.put(state.partial[path], where, values[path])
+            path: trees.put(state.partial[path], where, values[path])
             for path, where in positions.items()
         }
         whole = {path: v for path, v in values.items() if path not in partial}

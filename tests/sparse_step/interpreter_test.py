@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from subtune_jax.core import elements, registry, trees
+from subtune_jax.core import registry, trees
 from subtune_jax.sparse_step import interpreter
 
 NETWORKS = registry.plugins("backbones")
@@ -38,7 +38,7 @@ def whole(leaf, axis, seed=0):
     drawn = np.random.default_rng(seed).permutation(count)[: max(1, count // 3)]
     flags.swapaxes(0, axis)[drawn] = True
     where = np.flatnonzero(flags).astype(np.int32)
-    return where if flags.all() else elements.arrange(where, leaf.shape)
+    return where if flags.all() else trees.arrange(where, leaf.shape)
 
 
 columns, rows = functools.partial(whole, axis=1), functools.partial(whole, axis=0)
@@ -164,7 +164,7 @@ def test_neurons_over_two_axes_are_sampled():
     for head in range(2):
         for unit in range(3):
             mask[rng.integers(6), head, unit] = True
-    where = elements.arrange(np.flatnonzero(mask).astype(np.int32), shape)
+    where = trees.arrange(np.flatnonzero(mask).astype(np.int32), shape)
     assert where.shape == (6, 1)
     params = {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)}
     x = jnp.asarray(rng.normal(size=(4, 5, 6)), jnp.float32)

@@ -12,7 +12,7 @@ import steps
 
 from subtune_jax import compact, masked, scores
 from subtune_jax.backbones import vit
-from subtune_jax.core import devices, elements, losses, registry, trees
+from subtune_jax.core import devices, losses, registry, trees
 from subtune_jax.core.method import Selection
 from subtune_jax.data import batches, dataset
 from subtune_jax.optim import optimizer, partition
@@ -208,26 +208,26 @@ def test_arranged_positions_are_the_same_positions():
     for shape in ((6, 5), (3, 3, 2, 4), (4, 2, 3)):
         mask = choose.top_per_neuron(rng.random(shape), 2)
         where = np.flatnonzero(mask).astype(np.int32)
-        found = elements.arrange(where, shape)
+        found = trees.arrange(where, shape)
         assert found.ndim == 2 and found.size == where.size
         np.testing.assert_array_equal(np.sort(found.reshape(-1)), where)
         assert (found % len(found) == np.arange(len(found))[:, None]).all()
         assert (np.diff(found, axis=1) > 0).all()
         uneven = np.setdiff1d(np.arange(mask.size), where)[:7].astype(np.int32)
-        assert elements.arrange(uneven, shape) is uneven
+        assert trees.arrange(uneven, shape) is uneven
 
 
 def test_whole_neurons_and_whole_inputs_are_arranged_as_slices():
     flags = np.zeros((3, 3, 2, 8), bool)
     flags[..., [1, 4, 5]] = True
     where = np.flatnonzero(flags).astype(np.int32)
-    columns = elements.arrange(where, flags.shape)
+    columns = trees.arrange(where, flags.shape)
     assert columns.shape == (3, 18, 1)
     np.testing.assert_array_equal(columns[1, :, 0], np.arange(18) * 8 + 4)
     flags = np.zeros((12, 5), bool)
     flags[[0, 2, 7, 8, 9]] = True
     where = np.flatnonzero(flags).astype(np.int32)
-    rows = elements.arrange(where, flags.shape)
+    rows = trees.arrange(where, flags.shape)
     assert rows.shape == (5, 1, 5)
     np.testing.assert_array_equal(rows[2, 0], 7 * 5 + np.arange(5))
 
@@ -235,7 +235,7 @@ def test_whole_neurons_and_whole_inputs_are_arranged_as_slices():
 def test_many_inputs_of_each_neuron_are_gathered_from_the_product():
     mask = choose.top_per_neuron(np.random.default_rng(0).random((16, 4)), 5)
     where = np.flatnonzero(mask).astype(np.int32)
-    assert elements.arrange(where, (16, 4)) is where
+    assert trees.arrange(where, (16, 4)) is where
 
 
 def test_an_empty_mask_is_refused():

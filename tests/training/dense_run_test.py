@@ -17,7 +17,7 @@ from subtune_jax.core import registry, trees
 from subtune_jax.data import dense
 from subtune_jax.report import mask_pictures, themes
 from subtune_jax.selection import masks
-from subtune_jax.training import evaluation, evidence, metrics_log, report_data, setup
+from subtune_jax.training import evaluation, evidence, report_data, setup, workdir
 from subtune_jax.training.settings import with_changes
 
 CONFIG = """
@@ -66,7 +66,7 @@ def test_training_on_masks_improves_over_its_start(config, finished):
     made = setup.prepare(configs.read(str(config), {}))
     logits = evaluation.outputs(made, made.variables, made.validation)
     start = made.task.metric(logits, made.validation.labels)
-    records = metrics_log.read(finished[0])
+    records = workdir.read_log(finished[0])
     loss = [r["loss"] for r in records if r["split"] == "train"]
     right = [r["accuracy"] for r in records if r["split"] == "train"]
     (dice,) = [r["mDice"] for r in records if r["split"] == "validation"]

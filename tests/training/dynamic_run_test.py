@@ -6,7 +6,7 @@ import pytest
 
 from subtune_jax import delta
 from subtune_jax.commands import configs
-from subtune_jax.training import checkpoint, metrics_log, run, setup
+from subtune_jax.training import checkpoint, run, setup, workdir
 from subtune_jax.training.settings import with_changes
 
 METHODS = {
@@ -99,5 +99,5 @@ def test_what_a_moving_mask_cannot_have_is_refused(
 def test_masking_gradients_is_reported_as_a_leak(method, tmp_path):
     given = config(method, optimizer={"moving": "mask_gradient"})
     run.run(given, tmp_path)
-    leaks = [r["leak"] for r in metrics_log.read(tmp_path) if r["split"] == "train"]
+    leaks = [r["leak"] for r in workdir.read_log(tmp_path) if r["split"] == "train"]
     assert len(leaks) == STEPS and max(leaks) > 0

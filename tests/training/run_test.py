@@ -16,7 +16,7 @@ import pytest
 from subtune_jax import delta
 from subtune_jax.commands import train as train_command
 from subtune_jax.core import registry
-from subtune_jax.training import metrics_log
+from subtune_jax.training import workdir
 
 CONFIG = """
 import ml_collections
@@ -114,7 +114,7 @@ def tuned_body(tuned):
 
 
 def test_each_step_is_logged_once(finished):
-    records = metrics_log.read(finished[0])
+    records = workdir.read_log(finished[0])
     steps = [r["step"] for r in records if r["split"] == "train"]
     assert steps == list(range(1, 13))
     assert [r["step"] for r in records if r["split"] == "validation"] == [5, 10, 12]
@@ -134,7 +134,7 @@ def test_a_run_killed_after_its_last_step_is_evaluated_alike(
         for folder in (finished[0], tmp_path / "again")
     ]
     assert results[0]["metrics"] == results[1]["metrics"]
-    last = metrics_log.read(finished[0])[-1]
+    last = workdir.read_log(finished[0])[-1]
     assert results[0]["metrics"]["validation"] == last["accuracy"]
 
 
@@ -157,7 +157,7 @@ def test_a_killed_run_resumes_to_the_same_bits(config, finished, tmp_path, after
     assert "resuming after step" in err
     one, two = base_and_tuned(finished[0])[1], base_and_tuned(tmp_path)[1]
     jax.tree.map(np.testing.assert_array_equal, one, two)
-    steps = [r["step"] for r in metrics_log.read(tmp_path) if r["split"] == "train"]
+    steps = [r["step"] for r in workdir.read_log(tmp_path) if r["split"] == "train"]
     assert steps == list(range(1, 13))
 
 

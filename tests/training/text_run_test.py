@@ -16,7 +16,7 @@ from subtune_jax.commands import evaluate as evaluate_command
 from subtune_jax.commands import search as search_command
 from subtune_jax.commands import train as train_command
 from subtune_jax.subtuning import block_profile, block_search
-from subtune_jax.training import metrics_log, report_data, run, setup
+from subtune_jax.training import report_data, run, setup, workdir
 
 KINDS = {"classes": False, "numbers": True}
 BERT = {"name": "bert", **bert.TINY, "lengths": (4,)}  # batches of 4 tokens, or of 8
@@ -92,7 +92,7 @@ def test_a_run_on_texts_learns_reports_and_is_evaluated(file, tmp_path, capsys):
     assert result["frozen_unchanged"] is True
     assert result["metrics"]["name"] == ("pearson" if file[1] else "accuracy")
     assert result["metrics"]["test"] > 0.8
-    records = metrics_log.read(tmp_path / "run")
+    records = workdir.read_log(tmp_path / "run")
     losses = [r["loss"] for r in records if r["split"] == "train"]
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
     path = config(tmp_path, whole)

@@ -22,7 +22,7 @@ from typing import Any
 import subtune_jax.training.run
 from subtune_jax.core import process
 from subtune_jax.study import timing
-from subtune_jax.training import metrics_log
+from subtune_jax.training import workdir
 from subtune_jax.training.program import Program
 from subtune_jax.training.settings import Settings, with_changes
 from subtune_jax.training.setup import Setup
@@ -92,7 +92,7 @@ def _timed(
         path = subtune_jax.training.run.run(settings, folder, programs)
         taken = time.perf_counter() - begin
         metrics = json.loads(path.read_text())["metrics"]
-        return taken, (metrics, metrics_log.read(folder))
+        return taken, (metrics, workdir.read_log(folder))
 
 
 def main(settings: Settings) -> None:

@@ -13,6 +13,7 @@ All public names are here; they are imported when they are asked for.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -156,5 +157,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         process = importlib.import_module(f"{__name__}.core.process")
         raise process.told(f"st.{name}", error) from error
-    globals()[name] = getattr(found, inside) if inside else found
-    return globals()[name]
+    value = getattr(found, inside) if inside else found
+    for public, home in _HOMES.items():  # whatever is loaded by now is not asked for
+        module, _, inside = home.partition(":")
+        loaded = sys.modules.get(f"{__name__}.{module}")
+        if loaded is not None and hasattr(loaded, inside or "__name__"):
+            globals()[public] = getattr(loaded, inside) if inside else loaded
+    return value

@@ -77,6 +77,11 @@ def arguments(make: Callable[..., Any]) -> dict[str, Any]:
     return {key: None if d is empty else d for key, d in defaults.items()}
 
 
+def arguments_of(sections: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """Name of each section -> `arguments` of its function."""
+    return {name: arguments(make) for name, make in sections.items()}
+
+
 def load(package: str, spec: Mapping[str, Any]) -> Any:
     """Calls `subtune_jax.<package>.<name>.make(**rest)` for `spec = {name, **rest}`.
 

@@ -162,10 +162,7 @@ def _per_neuron(
     leaves = score_arrays.read(scores)
     axes = score_arrays.output_axes(leaves, neuron_axes)
     columns = score_arrays.columns(leaves, axes)  # path -> [fan_in, neurons]
-    ks = [
-        budget(len(array), score_arrays.where(path, leaves[path])) if axes[path] else 0
-        for path, array in columns.items()
-    ]
+    ks = score_arrays.counts(budget, columns, leaves, axes)
     marks = score_arrays.unset(array.shape for array in columns.values())
     try:
         top_k_columns.top(list(columns.values()), marks, ks)

@@ -140,6 +140,19 @@ def one_of(least: int = 1, **given: Any) -> Budget:
     return functools.partial(whole, name, value, least)
 
 
+def counts(
+    budget: Budget,
+    columns: Mapping[str, np.ndarray],
+    leaves: Mapping[str, np.ndarray],
+    axes: Mapping[str, Sequence[int]],
+) -> list[int]:
+    """How many `budget` takes of each column, by leaf; 0 of a leaf without neurons."""
+    return [
+        budget(len(array), where(path, leaves[path])) if axes[path] else 0
+        for path, array in columns.items()
+    ]
+
+
 def share(fraction: float, size: int, where: str = "") -> int:
     """`fraction` of `size` elements, half rounded up; at least 1 unless it is 0.
 

@@ -61,30 +61,32 @@ def _random(setup: Setup, key: jax.Array) -> Any:
 
 def _batches(setup: Setup, count: int) -> Iterator[Batch]:
     for images, labels in _read(setup, count):
-        seen = dataset.normalize(setup.backbone, jnp.asarray(images))
-        yield {"inputs": seen, "labels": labels}
+        inputs = dataset.normalize(setup.backbone, jnp.asarray(images))
+        yield {"inputs": inputs, "labels": labels}
 
 
 def _views(setup: Setup, count: int) -> Iterator[Batch]:
     seed = setup.settings["seed"]
 
     @jax.jit
-    def seen(drawn: jax.Array, images: jax.Array) -> jax.Array:
-        one = functools.partial(augment.single, VIEW)
-        return dataset.normalize(setup.backbone, jax.vmap(one)(drawn, images))
+    def view(drawn: jax.Array, images: jax.Array) -> jax.Array:
+        single = functools.partial(augment.single, VIEW)
+        return dataset.normalize(setup.backbone, jax.vmap(single)(drawn, images))
 
     for step, (images, labels) in enumerate(_read(setup, count)):
         drawn = augment.draw(VIEW, seed, step, 2 * len(images))
         twice = np.concatenate([images, images])
-        yield {"inputs": seen(drawn, twice), "labels": np.tile(labels, 2)}
+        yield {"inputs": view(drawn, twice), "labels": np.tile(labels, 2)}
 
 
 def _read(setup: Setup, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pixels `[B, H, W, 3]` or tokens, and labels `[B, ...]` of the first batches."""
     train, size = setup.train, setup.settings["batch_size"]
     seed, total = setup.settings["seed"], len(train.labels)
-    for step in range(count):
-        where = batches.shuffled(seed, total, step * size, (step + 1) * size)
-        x = train.read(where)[:, : dataset.length(train, where)]
+    order = batches.shuffled(seed, total, 0, max(count, 1) * size)
+    for where in order.reshape(-1, size)[:count]:
+        inputs = train.read(where)
+        if train.lengths is not None:  # cut to the longest text of the batch
+            inputs = inputs[:, : train.lengths[where].max()]
         tokens = setup.backbone.encode is not None
-        yield (x if tokens else x.astype(np.float32)), train.labels[where]
+        yield (inputs if tokens else inputs.astype(np.float32)), train.labels[where]

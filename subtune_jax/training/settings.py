@@ -92,8 +92,7 @@ def complete(
     settings = {key: config.get(key, default) for key, default in defaults.items()}
     for part in PLUGINS:
         settings[part] = _plugin(part, config[part])
-    for part, make in sections.items():
-        known = registry.arguments(make)
+    for part, known in registry.arguments_of(sections).items():
         settings[part] = _filled(part, config.get(part, {}), known)
     return settings
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from subtune_jax.selection.choose import score_then_choose
     from subtune_jax.serving import multitask
     from subtune_jax.sparse_step import selected
+    from subtune_jax.sparse_step import selected as sparse
 
 __all__ = [
     "Additive",
@@ -96,6 +97,7 @@ __all__ = [
     "score_then_choose",
     "scores",
     "selected",
+    "sparse",
     "stability",
     "stages",
     "structured",
@@ -139,6 +141,7 @@ _HOMES = {  # public name -> its module, or its module and its name there
     "score_then_choose": "selection.choose:score_then_choose",
     "scores": "scores",
     "selected": "sparse_step.selected",
+    "sparse": "sparse_step.selected",
     "stability": "selection.stability",
     "stages": "selection.stages",
     "structured": "selection.structured",

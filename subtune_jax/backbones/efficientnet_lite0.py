@@ -18,7 +18,7 @@ from jax import lax
 from subtune_jax import Backbone, Variables, fetch
 from subtune_jax.models import convolutions, layers, network
 from subtune_jax.models.convolutions import normalised
-from subtune_jax.models.layers import Run
+from subtune_jax.models.layers import Mode
 from subtune_jax.models.weights import weight_files
 
 ASSET = ("efficientnet_lite0", "efficientnet-lite0-57934424.pth")
@@ -57,9 +57,9 @@ class Stem(nnx.Module):
         self.conv = convolutions.Conv(3, width, size=3, stride=2, rngs=rngs)
         self.norm = _norm(width)
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, 3]` -> `[B, H/2, W/2, width]`."""
-        return _relu6(normalised(self.conv, self.norm, x, run))
+        return _relu6(normalised(self.conv, self.norm, x, mode))
 
 
 class Block(nnx.Module):
@@ -88,13 +88,13 @@ class Block(nnx.Module):
         self.project_norm = _norm(outputs)
         self.skip = stride == 1 and inputs == outputs
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, inputs]` -> `[B, H', W', outputs]`."""
         y = x
         if self.expands:
-            y = _relu6(normalised(self.expand, self.expand_norm, y, run))
-        y = _relu6(normalised(self.filter, self.filter_norm, y, run))
-        y = normalised(self.project, self.project_norm, y, run)
+            y = _relu6(normalised(self.expand, self.expand_norm, y, mode))
+        y = _relu6(normalised(self.filter, self.filter_norm, y, mode))
+        y = normalised(self.project, self.project_norm, y, mode)
         return x + y if self.skip else y
 
 
@@ -106,9 +106,9 @@ class Top(nnx.Module):
         self.conv = convolutions.PointwiseConv(inputs, width, rngs=rngs)
         self.norm = _norm(width)
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, inputs]` -> `[B, width]`."""
-        pixels = _relu6(normalised(self.conv, self.norm, x, run))
+        pixels = _relu6(normalised(self.conv, self.norm, x, mode))
         return pixels.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from subtune_jax import Backbone
 from subtune_jax.models import layers, network
-from subtune_jax.models.layers import Run
+from subtune_jax.models.layers import Mode
 
 TINY = {"image_size": 8, "widths": (16, 16)}  # arguments of the smallest useful one
 
@@ -23,9 +23,9 @@ class Hidden(nnx.Module):
         self.dense = layers.Dense(inputs, width, rngs=rngs, bias=False)
         self.norm = layers.BatchNorm(width, epsilon=1e-5, momentum=0.9)
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """One hidden layer."""
-        return jax.nn.relu(self.norm(self.dense(x.reshape(len(x), -1)), run))
+        return jax.nn.relu(self.norm(self.dense(x.reshape(len(x), -1)), mode))
 
 
 def make(

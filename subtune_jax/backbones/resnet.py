@@ -19,7 +19,7 @@ from subtune_jax import Backbone
 from subtune_jax.core import registry
 from subtune_jax.models import layers, network
 from subtune_jax.models.convolutions import Conv, normalised
-from subtune_jax.models.layers import Run
+from subtune_jax.models.layers import Mode
 from subtune_jax.models.weights import resnet_files
 
 
@@ -64,9 +64,9 @@ class Stem(nnx.Module):
         self.norm = _norm(width)
         self.small = small
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, 3]` -> `[B, H/4, W/4, width]`, or `[B, H, W, width]`."""
-        y = normalised(self.conv, self.norm, x, run)
+        y = normalised(self.conv, self.norm, x, mode)
         # ReLU keeps order, so it may wait until the pool has left a quarter.
         return jax.nn.relu(y if self.small else _max_pool(y))
 
@@ -82,10 +82,10 @@ class Shortcut(nnx.Module):
             self.norm = _norm(width)
         self.more, self.stride = width - inputs, stride
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, inputs]` -> `[B, H', W', width]`."""
         if self.projects:
-            return normalised(self.conv, self.norm, x, run)
+            return normalised(self.conv, self.norm, x, mode)
         x = x[:, :: self.stride, :: self.stride]
         # The paper does not say where the zeros go; in the usual code half are before.
         zeros = (self.more // 2, self.more - self.more // 2)
@@ -108,13 +108,13 @@ class Block(nnx.Module):
         self.shortcut = Shortcut(inputs, ends[-1], stride, padded, rngs)
         self.depth, self.last = len(sizes), last
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, inputs]` -> `[B, H', W', outputs]`, or `[B, outputs]`."""
         y = x
         for i in range(1, self.depth + 1):
             conv, norm = getattr(self, f"conv{i}"), getattr(self, f"norm{i}")
-            y = normalised(conv, norm, jax.nn.relu(y) if i > 1 else y, run)
-        y = jax.nn.relu(y + self.shortcut(x, run))
+            y = normalised(conv, norm, jax.nn.relu(y) if i > 1 else y, mode)
+        y = jax.nn.relu(y + self.shortcut(x, mode))
         return y.mean((1, 2), dtype=jnp.float32).astype(x.dtype) if self.last else y
 
 

@@ -17,7 +17,7 @@ from flax import nnx
 from subtune_jax import Backbone, fetch
 from subtune_jax.core import registry
 from subtune_jax.models import attention, layers, network, row_vectors
-from subtune_jax.models.layers import Run
+from subtune_jax.models.layers import Mode
 from subtune_jax.models.weights import vit_files, vit_layouts
 
 
@@ -59,7 +59,7 @@ class Embed(nnx.Module):
         self.token = nnx.Param(normal(rngs.params(), (width,)))
         self.position = nnx.Param(normal(rngs.params(), (1 + side * side, width)))
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """Pixels outside the last whole patch do not exist: `make` sees to that."""
         kernel = self.kernel[...].astype(x.dtype)
         patch, _, _, width = kernel.shape
@@ -87,7 +87,7 @@ class Block(nnx.Module):
         self.scale2 = nnx.Param(jnp.ones(width)) if shape.layer_scale else None
         self.tanh = tanh
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """One block."""
         x = row_vectors.settled(x)
         x = row_vectors.settled(x + _scaled(self.attn(self.norm1(x)), self.scale1))
@@ -99,7 +99,7 @@ class Block(nnx.Module):
 class Pool(layers.LayerNorm):
     """The class token, normalised: `[B, L, D]` -> `[B, D]`."""
 
-    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode | None = None) -> jax.Array:
         """Other tokens end here."""
         return super().__call__(x[:, 0])
 
@@ -107,7 +107,7 @@ class Pool(layers.LayerNorm):
 class Map(layers.LayerNorm):
     """The patches, normalised: `[B, 1 + h * w, D]` -> `[B, h, w, D]`, for masks."""
 
-    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode | None = None) -> jax.Array:
         """The class token ends here; images are square, and so is the map."""
         side = math.isqrt(x.shape[1] - 1)
         return super().__call__(x[:, 1:].reshape(len(x), side, side, -1))

@@ -19,7 +19,7 @@ from flax import nnx
 from jax import lax
 
 from subtune_jax.models import shifted_products
-from subtune_jax.models.layers import BatchNorm, Run
+from subtune_jax.models.layers import BatchNorm, Mode
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 THIN = 32  # products an output below which a sum of shifts beats the native form
@@ -189,15 +189,15 @@ class DepthwiseConv(Conv):
         return depthwise(x, (self.kernel[...] * scale).astype(x.dtype), self.stride)
 
 
-def normalised(conv: Conv, norm: BatchNorm, x: jax.Array, run: Run) -> jax.Array:
+def normalised(conv: Conv, norm: BatchNorm, x: jax.Array, mode: Mode) -> jax.Array:
     """`norm(conv(x))`, as one convolution when the statistics are the running ones.
 
     The kernel is scaled instead of the output. That saves a pass over the output, and
     in the backward pass the output itself: the gradient of the norm's scale follows
     from that of the kernel. To train the scale alone thus costs what the kernel costs.
     """
-    if run.training:
-        return norm(conv(x), run)
+    if mode.training:
+        return norm(conv(x), mode)
     slope = norm.scale[...] * lax.rsqrt(norm.var[...] + norm.epsilon)
     shift = norm.bias[...] - norm.mean[...] * slope
     return conv(x, slope) + shift.astype(x.dtype)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from subtune_jax.models import attention, layers
-from subtune_jax.models.layers import Run
+from subtune_jax.models.layers import Mode
 from subtune_jax.models.weights.bert_files import Config
 
 NORMAL = nnx.initializers.normal(0.02)  # as BERT, RoBERTa and ELECTRA start
@@ -39,14 +39,14 @@ class Embed(nnx.Module):
         self.project = None if same else _dense(size, config.width, rngs)
         self.first, self.dropout = config.first, dropout
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """Padding has no row in any table: what is read for it is put to zero."""
         numbers, which = x[..., 0], x[..., 1]
         rows = jnp.asarray(self.word[...]).at[numbers].get(mode="clip")
         rows += self.position[...][self.first : self.first + x.shape[1]]
         # RoBERTa has one type for both texts.
         rows += jnp.asarray(self.type[...]).at[which - 1].get(mode="clip")
-        rows = layers.dropout(self.norm(rows), self.dropout, run.key, 0)
+        rows = layers.dropout(self.norm(rows), self.dropout, mode.key, 0)
         rows = rows if self.project is None else self.project(rows)
         return jnp.where(which[..., None] > 0, rows, 0)
 
@@ -72,11 +72,11 @@ class Block(nnx.Module):
         self.norm2 = layers.LayerNorm(width, epsilon=epsilon)
         self.dropout = dropout
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """One block; draws 0 are of the attention's weights."""
-        drop = functools.partial(layers.dropout, rate=self.dropout, key=run.key)
+        drop = functools.partial(layers.dropout, rate=self.dropout, key=mode.key)
         real = _real(x)
-        x = self.norm1(x + drop(self.attn(x, real, run.key), place=1))
+        x = self.norm1(x + drop(self.attn(x, real, mode.key), place=1))
         hidden = attention.gelu(self.fc1(x))
         x = self.norm2(x + drop(self.fc2(hidden), place=2))
         return jnp.where(real[..., None], x, 0)
@@ -89,7 +89,7 @@ class Pool(nnx.Module):
         """`mean`: of the real tokens; a text of none, as a batch's padding, has 0."""
         self.mean = mean
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """Tokens end here."""
         if not self.mean:
             return x[:, 0]
@@ -111,9 +111,9 @@ class Pooler(layers.Dense):
         self.act = attention.gelu if config.kind == "electra" else jnp.tanh
         self.dropout = 0.0 if config.kind == "bert" else dropout
 
-    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode | None = None) -> jax.Array:
         """Other tokens end here."""
-        key = None if run is None else run.key
+        key = None if mode is None else mode.key
         return self.act(super().__call__(layers.dropout(x[:, 0], self.dropout, key, 0)))
 
 

@@ -1,6 +1,6 @@
 """Layers that every network shares, as Flax NNX modules.
 
-A block of a network is an `nnx.Module` whose `__call__(x, run)` maps `[B, ...]` to
+A block of a network is an `nnx.Module` whose `__call__(x, mode)` maps `[B, ...]` to
 `[B, ...]`. Parameters are cast to the type of `x` where they are used, so the type
 of the input decides the type of the computation.
 """
@@ -17,8 +17,8 @@ from subtune_jax.models import row_vectors
 LECUN = nnx.initializers.lecun_normal()
 
 
-class Run(NamedTuple):
-    """How a block is run.
+class Mode(NamedTuple):
+    """How a block runs.
 
     Attributes:
       training: use and update batch statistics.
@@ -113,9 +113,9 @@ class Head(Dense):
         super().__init__(width, classes, rngs=rngs, kernel_init=init)
         self.dropout = dropout
 
-    def __call__(self, x: jax.Array, run: Run | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode | None = None) -> jax.Array:
         """`[B, D]` -> `[B, C]`."""
-        key = None if run is None else run.key
+        key = None if mode is None else mode.key
         return super().__call__(dropout(x.astype(jnp.float32), self.dropout, key, 0))
 
 
@@ -141,8 +141,8 @@ class LayerNorm(nnx.Module):
 class BatchNorm(nnx.Module):
     """Normalises channels by running statistics, or by the batch's when training.
 
-    Batch statistics are weighted by `run.weight` and taken over all devices of
-    `run.axis_name`, so that padding and the number of devices do not show. The
+    Batch statistics are weighted by `mode.weight` and taken over all devices of
+    `mode.axis_name`, so that padding and the number of devices do not show. The
     running variance takes the unbiased estimate, as PyTorch does.
     """
 
@@ -155,11 +155,11 @@ class BatchNorm(nnx.Module):
         self.epsilon = epsilon
         self.momentum = momentum
 
-    def __call__(self, x: jax.Array, run: Run) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         """`[B, H, W, D]` -> `[B, H, W, D]`."""
         mean, var = self.mean[...], self.var[...]
-        if run.training:
-            mean, var, count = _moments(x.astype(jnp.float32), run)
+        if mode.training:
+            mean, var, count = _moments(x.astype(jnp.float32), mode)
             # Two or more weighted pixels, always: a batch of one 1x1 map has no
             # variance, and the maximum keeps its estimate finite.
             unbiased = var * count / jnp.maximum(count - 1, 1)
@@ -171,12 +171,12 @@ class BatchNorm(nnx.Module):
         return x * slope.astype(x.dtype) + shift.astype(x.dtype)
 
 
-def _moments(x: jax.Array, run: Run) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _moments(x: jax.Array, mode: Mode) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Weighted mean and variance `[D]` of `x` `[B, ..., D]`, and the pixel count."""
-    weight = jnp.ones(x.shape[0]) if run.weight is None else run.weight
+    weight = jnp.ones(x.shape[0]) if mode.weight is None else mode.weight
 
     def total(value: jax.Array) -> jax.Array:
-        return value if run.axis_name is None else jax.lax.psum(value, run.axis_name)
+        return value if mode.axis_name is None else jax.lax.psum(value, mode.axis_name)
 
     pixels = x.size // x.shape[0] // x.shape[-1]
     spread = weight.reshape(-1, *[1] * (x.ndim - 1))

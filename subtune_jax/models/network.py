@@ -15,7 +15,7 @@ from flax import nnx
 
 from subtune_jax.core.contracts import HEAD, Backbone, Params, Variables
 from subtune_jax.core.registry import near
-from subtune_jax.models.layers import Run
+from subtune_jax.models.layers import Mode
 
 Build = Callable[[nnx.Rngs], nnx.Module]
 
@@ -100,11 +100,11 @@ def _apply(
     for number, block in enumerate(order[first:last], first):
         # By its place in the whole network: parts drop what the whole one drops.
         own_key = None if key is None else jax.random.fold_in(key, number)
-        run = Run(block in training, weight, axis_name, own_key)
+        mode = Mode(block in training, weight, axis_name, own_key)
         own = stats.get(block, {})
         module = nnx.merge(graphs[block], params.get(block, {}), own)
-        x = module(x, run)
-        if run.training and own:
+        x = module(x, mode)
+        if mode.training and own:
             moved[block] = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
     return x, moved
 

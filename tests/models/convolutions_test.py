@@ -230,8 +230,12 @@ def test_a_folded_norm_is_the_convolution_and_then_the_norm():
 
     def loss(params, x, fold):
         conv, norm = nnx.merge(graph, params, stats)
-        run = layers.Run()
-        y = convolutions.normalised(conv, norm, x, run) if fold else norm(conv(x), run)
+        mode = layers.Mode()
+        y = (
+            convolutions.normalised(conv, norm, x, mode)
+            if fold
+            else norm(conv(x), mode)
+        )
         return jnp.sum(jnp.sin(y)), y
 
     gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
@@ -250,6 +254,6 @@ def test_a_norm_in_training_sees_the_batch():
     conv = convolutions.Conv(3, 4, size=3, rngs=nnx.Rngs(0))
     norm = layers.BatchNorm(4, epsilon=1e-3, momentum=0.9)
     x = jnp.float32(np.random.default_rng(0).normal(size=(4, 5, 5, 3)))
-    y = convolutions.normalised(conv, norm, x, layers.Run(training=True))
+    y = convolutions.normalised(conv, norm, x, layers.Mode(training=True))
     np.testing.assert_allclose(y.mean((0, 1, 2)), np.zeros(4), atol=1e-5)
     assert np.all(norm.mean[...] != 0)

@@ -12,10 +12,10 @@ import ctypes
 import resource
 import sys
 
-from subtune_jax import memory
+from subtune_jax.core import process
 
 if sys.argv[1] == "keep":
-    assert memory.keep()
+    assert process.keep_memory()
 libc, size = ctypes.CDLL(None), 64 * 2**20
 libc.malloc.restype = ctypes.c_void_p
 libc.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t

@@ -174,7 +174,7 @@ def everything(params):
 
 def peak(ready):
     """Bytes of arguments, of outputs in buffers of their own, and between the two."""
-    memory = ready.compiled.memory_analysis()
+    memory = ready.first_step.memory_analysis()
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes + new
 

@@ -12,7 +12,7 @@ from unittest import mock
 import grids
 
 from subtune_jax.study import comparison, grid
-from subtune_jax.training import setup
+from subtune_jax.training import run
 
 
 def test_every_seed_trains_at_the_rate_with_the_best_validation_metric(finished):
@@ -80,14 +80,14 @@ def test_a_killed_comparison_repeats_no_finished_run(grid_config, finished, tmp_
     one = grids.changed(grid_config, tmp_path / "one.py", *grids.ONE)
     begun = 0
 
-    def prepare(settings, original=setup.prepare):
+    def prepare(settings, original=run.prepare):
         nonlocal begun
         begun += 1
         if begun == 3:  # of 3 that vote and 1 more
             raise KeyboardInterrupt
         return original(settings)
 
-    with mock.patch.object(setup, "prepare", prepare):
+    with mock.patch.object(run, "prepare", prepare):
         assert grids.run(one, folder) == 1
     assert not (folder / "compare.json").exists()
     assert len(list(folder.glob("count/*/result.json"))) == 2

@@ -1,9 +1,11 @@
 """A small comparison: two tasks, two methods, two seeds, three rates; and its runs."""
 
+import contextlib
 import json
 from unittest import mock
 
 from subtune_jax.commands import compare
+from subtune_jax.training import run as training_run
 from subtune_jax.training import setup
 
 CONFIG = """
@@ -68,6 +70,12 @@ def best_factor(folder, task, method, seeds):
     return factor_of_best
 
 
+@contextlib.contextmanager
 def counted():
     """A patch under which every training that begins is counted."""
-    return mock.patch.object(setup, "prepare", wraps=setup.prepare)
+    prepare = mock.Mock(wraps=setup.prepare)
+    with (  # trainings import it by name, profiles and searches with its module
+        mock.patch.object(setup, "prepare", prepare),
+        mock.patch.object(training_run, "prepare", prepare),
+    ):
+        yield prepare

@@ -99,28 +99,3 @@ def test_folds_need_an_example_each():
         folds.cut(three[:2], three[2:], 4, [0])
     with pytest.raises(ValueError, match="^0 folds; there are no validation examples"):
         folds.cut(three, none, 0, [0])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"folds": 1}, "folds=1; it must be 0, or 2 or more"),
-        ({"folds": -5}, "folds=-5; it must be 0, or 2 or more"),
-        ({"seeds": 0}, "seeds=0; it must be 1 or more"),
-        ({"halving": 1}, "halving=1; it must be 0, or 2 or more"),
-        ({"halving": -2}, "halving=-2; it must be 0, or 2 or more"),
-        ({"memory_gib": -1.0}, "memory_gib=-1.0, disk_gib=16.0; they must be 0"),
-        ({"disk_gib": -1.0}, "memory_gib=2.0, disk_gib=-1.0; they must be 0 or more"),
-        ({"disk_gib": float("nan")}, "disk_gib=nan; they must be 0 or more"),
-    ],
-)
-def test_what_makes_no_trials_is_refused_in_one_line(options, message):
-    with pytest.raises(ValueError, match=f"^trials .*{message}") as error:
-        folds.make(**options)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("options", [{"folds": 2}, {"seeds": 2}, {"halving": 2}])
-def test_the_least_that_makes_trials_is_taken(options):
-    made = folds.make(**options)._asdict()
-    assert made == folds.make()._asdict() | options

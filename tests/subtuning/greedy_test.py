@@ -439,7 +439,7 @@ def test_after_the_limit_is_met_rule_released_forgets_what_was_above_it():
 @pytest.mark.parametrize("direction", greedy.DIRECTIONS)
 def test_a_head_above_the_limit_is_refused_before_anything_is_valued(direction):
     values = Script({})
-    message = r"search.max_flops=4; the head alone takes 5"
+    message = r"greedy.max_flops=4; the head alone takes 5"
     with pytest.raises(ValueError, match=message):
         run(values, cost=COSTS, direction=direction, max_flops=4.0)
     assert not values.asked
@@ -540,16 +540,16 @@ def test_no_run_within_the_limits_leaves_the_head_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "up"}, "search.direction='up' is not known; .*there are"),
+        ({"direction": "up"}, "greedy.direction='up' is not known; .*there are"),
         ({"direction": "contigous"}, "did you mean 'contiguous'"),
-        ({"rule": "papers"}, "search.rule='papers' .*did you mean 'paper'"),
-        ({"per": "flop"}, "search.per='flop' .*did you mean 'flops'"),
-        ({"granularity": "array"}, "search.granularity='array' .*'arrays'"),
-        ({"epsilon": -0.1}, "search.epsilon=-0.1; it must be 0 or more"),
-        ({"epsilon": float("nan")}, "search.epsilon=nan; it must be 0 or more"),
-        ({"max_items": -1}, "search.max_items=-1; it must be 0 or more"),
-        ({"max_parameters": -1}, "search.max_parameters=-1; it must be 0 or more"),
-        ({"max_flops": -1.0}, "search.max_flops=-1.0; it must be 0 or more"),
+        ({"rule": "papers"}, "greedy.rule='papers' .*did you mean 'paper'"),
+        ({"per": "flop"}, "greedy.per='flop' .*did you mean 'flops'"),
+        ({"granularity": "array"}, "greedy.granularity='array' .*'arrays'"),
+        ({"epsilon": -0.1}, "greedy.epsilon=-0.1; it must be 0 or more"),
+        ({"epsilon": float("nan")}, "greedy.epsilon=nan; it must be 0 or more"),
+        ({"max_items": -1}, "greedy.max_items=-1; it must be 0 or more"),
+        ({"max_parameters": -1}, "greedy.max_parameters=-1; it must be 0 or more"),
+        ({"max_flops": -1.0}, "greedy.max_flops=-1.0; it must be 0 or more"),
     ],
 )
 def test_what_makes_no_search_is_refused_in_one_line(options, message):

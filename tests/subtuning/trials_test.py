@@ -75,3 +75,28 @@ def test_a_step_costs_what_the_cost_model_says(network):
         own += setup.variables.params["head"]["kernel"].size
         assert 0.85 * needed["flops"] <= result.step_flops
         assert result.step_flops <= 1.15 * needed["flops"] + 25 * own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 1}, "folds=1; it must be 0, or 2 or more"),
+        ({"folds": -5}, "folds=-5; it must be 0, or 2 or more"),
+        ({"seeds": 0}, "seeds=0; it must be 1 or more"),
+        ({"halving": 1}, "halving=1; it must be 0, or 2 or more"),
+        ({"halving": -2}, "halving=-2; it must be 0, or 2 or more"),
+        ({"memory_gib": -1.0}, "memory_gib=-1.0, disk_gib=16.0; they must be 0"),
+        ({"disk_gib": -1.0}, "memory_gib=2.0, disk_gib=-1.0; they must be 0 or more"),
+        ({"disk_gib": float("nan")}, "disk_gib=nan; they must be 0 or more"),
+    ],
+)
+def test_what_makes_no_trials_is_refused_in_one_line(options, message):
+    with pytest.raises(ValueError, match=f"^trials .*{message}") as error:
+        trials.make(**options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{"folds": 2}, {"seeds": 2}, {"halving": 2}])
+def test_the_least_that_makes_trials_is_taken(options):
+    options_ = trials.make(**options)._asdict()
+    assert options_ == trials.make()._asdict() | options

@@ -17,7 +17,13 @@ from subtune_jax.core import registry, trees
 from subtune_jax.data import dense
 from subtune_jax.report import mask_pictures, themes
 from subtune_jax.selection import masks
-from subtune_jax.training import evaluation, evidence, report_data, setup, workdir
+from subtune_jax.training import (
+    evidence,
+    program,
+    report_data,
+    setup,
+    workdir,
+)
 from subtune_jax.training.settings import with_changes
 
 CONFIG = """
@@ -64,7 +70,7 @@ def result(workdir):
 
 def test_training_on_masks_improves_over_its_start(config, finished):
     made = setup.prepare(configs.read(str(config), {}))
-    logits = evaluation.outputs(made, made.variables, made.validation)
+    logits = program.frozen(made, made.variables)(made.validation)
     start = made.task.metric(logits, made.validation.labels)
     records = workdir.read_log(finished[0])
     loss = [r["loss"] for r in records if r["split"] == "train"]
@@ -99,7 +105,7 @@ def test_the_report_shows_masks_instead_of_mistakes(finished):
 
 def test_the_worst_images_come_first_each_with_its_own_masks(config):
     made = prepared(config)
-    logits = evaluation.outputs(made, made.variables, made.validation)
+    logits = program.frozen(made, made.variables)(made.validation)
     truth = made.validation.labels
     found = report_data.worst(made, logits, truth, made.validation, count=4)
     each = [dense.mean_dice(logits[i][None], truth[i][None]) for i in range(len(truth))]
@@ -125,7 +131,7 @@ def test_pictures_of_masks_leave_the_background_clear():
     one = {"image": np.zeros((2, 2, 3), np.uint8), "truth": mask, "guess": mask}
     mask_pictures.worst(figure, [{**one, "metric": 0.25}] * 7, 3, "mDice")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["0.25", "truth", "guess"] * 6
+    assert titles == ["mDice 0.25", "truth", "guess"] * 6
 
 
 @pytest.mark.slow
@@ -239,7 +245,7 @@ def test_black_and_white_masks_do_not_pass_as_background(config, tmp_path):
                 file = tmp_path / part / what / f"{number}.png"
                 Image.fromarray(pixels).save(file)
     task = {"name": "folder_masks", "path": str(tmp_path)}
-    with pytest.raises(ValueError, match="folder_masks hold background alone, beside"):
+    with pytest.raises(ValueError, match="folder_masks hold background alone, and"):
         prepared(config, task=task)
     made = prepared(config, task={**task, "threshold": 128})
     assert set(np.unique(made.train.labels)) == {0, 1}

@@ -104,7 +104,7 @@ def test_a_corrupt_image_stops_the_command_with_its_name(run, tmp_path, capsys):
         (["--help"], 0, "evaluate"),
         ([], 2, "usage"),
         (["trian"], 2, "did you mean 'train'"),
-        (["train", "--help"], 0, "--config.optimizer"),
+        (["train", "--help"], 0, "learning_rate"),
         (["train", "--workdir=x"], 2, "--config"),
         (["fetch", "elpw"], 2, "did you mean 'elpv'"),
     ],

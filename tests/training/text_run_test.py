@@ -13,9 +13,9 @@ from subtune_jax.backbones import bert
 from subtune_jax.commands import compare as compare_command
 from subtune_jax.commands import configs
 from subtune_jax.commands import evaluate as evaluate_command
+from subtune_jax.commands import profile as profile_command
 from subtune_jax.commands import search as search_command
 from subtune_jax.commands import train as train_command
-from subtune_jax.subtuning import block_profile, block_search
 from subtune_jax.training import report_data, run, setup, workdir
 
 KINDS = {"classes": False, "numbers": True}
@@ -262,7 +262,7 @@ def test_what_cannot_be_is_one_line_exit_2_and_nothing_written(what, tmp_path, c
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("command", [block_profile, block_search])
+@pytest.mark.parametrize("command", [profile_command, search_command])
 def test_trials_with_dropout_are_refused(command, tmp_path, capsys):
     source = write(tmp_path / "sayings.csv", rows(False))
     path = config(tmp_path, given(source, backbone={**BERT, "dropout": 0.1}))

@@ -7,14 +7,13 @@ Only this file and the configs know ml_collections: all below takes plain argume
 
 import ast
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from subtune_jax.core import registry
+from subtune_jax.core import process, registry
 from subtune_jax.data import augment
 from subtune_jax.optim import optimizer
 from subtune_jax.study import grid
@@ -86,7 +85,7 @@ def _arguments_of_before(part: Any) -> Mapping[str, str]:
 
 def _tell(kind: str, old: str, new: str) -> None:
     line = f"config {kind} {old!r} is now {new!r}; the old name is still read"
-    print(line, file=sys.stderr)
+    process.say(line)
 
 
 def _override(settings: Settings, key: str, text: str) -> None:
@@ -135,13 +134,20 @@ def _file(spec: str) -> dict[str, Any]:
     name, _, argument = spec.partition(":")
     path = Path(name)
     if not path.is_file():
-        near = registry.near(path.name, [p.name for p in path.parent.glob("*.py")])
-        raise ValueError(f"no config file {name}; {near}")
+        folder = path if path.is_dir() else path.parent
+        near = registry.near(str(path), map(str, folder.glob("*.py")))
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise ValueError(f"config file {name} {what}; {near}")
     module_spec = importlib.util.spec_from_file_location("subtune_config", path)
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"config {name} is no Python file; it must end in .py")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"config {name} is no Python: {error}; correct it") from error
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config {name} has no get_config; it must define one")
     config = module.get_config(argument) if argument else module.get_config()
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(f"{name}: get_config must return an ml_collections.ConfigDict")

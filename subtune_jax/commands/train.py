@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 from subtune_jax.commands import cli, configs
 from subtune_jax.training import run as training_run
 
@@ -35,4 +38,6 @@ def run(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       FloatingPointError: training failed; the last checkpoint stays.
     """
     path = training_run.run(configs.complete(config), Path(workdir))
+    if jax.process_count() > 1:  # process 0 alone writes
+        multihost_utils.sync_global_devices(f"result of {workdir}")
     return json.loads(path.read_text())

@@ -1,6 +1,6 @@
-"""What every wing stands on: the contracts of plug-ins, trees, elements, devices.
+"""What every wing stands on: the contracts of plug-ins, trees, devices, programs.
 
 `contracts` (Task, Backbone, Variables), `method` (Selector, Evidence, Selection),
-`registry` (plug-ins by name), `trees` and `elements` (leaves by path, and some of their
-elements), `devices`, `jaxprs`, `flops`, `losses`, `process`. Imports nothing of ours.
+`registry` (plug-ins by name), `trees` (leaves by path, and some of their elements),
+`devices`, `jaxprs`, `flops`, `losses`, `process`. Imports nothing of ours.
 """

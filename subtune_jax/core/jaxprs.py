@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-NAMELESS = core.DebugInfo("evaluate", "programs", None, None)
+NAMELESS = core.DebugInfo("evaluate", "jaxprs", None, None)
 
 
 def replay(

@@ -62,14 +62,6 @@ def make(
       cutmix: the same for pasted rectangles (arXiv:1905.04899); with both, each
         example draws one of the two.
 
-    Args:
-      crop: smallest share of the area that a random crop keeps, in (0, 1]; 0 for none.
-      flip: whether images are mirrored left and right with probability one half.
-      colour: share, 0 or more, by up to which brightness, contrast and saturation
-        change.
-      mixup: alpha of the Beta distribution of mixing weights, above 0; 0 for none.
-      cutmix: alpha of the share of a pasted rectangle, above 0; 0 for none.
-
     Raises:
       ValueError: a number is out of its range.
     """

@@ -1,4 +1,4 @@
-"""Added arrays: what is trained beside the base's leaves, and merges into them.
+"""Additive arrays: trained in addition to the base's leaves, and merges into them.
 
 See `method.Additive`. Low-rank differences, scales and shifts are of this kind: the
 network they are trained in is the base's own, with other numbers in some leaves. With
@@ -33,7 +33,7 @@ def check(params: Params, added: Additive) -> None:
             near = trees.nearest(name, added.paths)
             raise ValueError(f"{name!r} is no leaf merged into, + and a name; {near}")
         if array.dtype != np.float32:
-            raise ValueError(f"{name!r} is {array.dtype}; added arrays are float32")
+            raise ValueError(f"{name!r} is {array.dtype}; additive arrays are float32")
     leaves = {path: flat[path] for path in added.paths}
     merged = jax.eval_shape(added.merge, leaves, dict(added.values))
     shapes = {path: leaf.shape for path, leaf in merged.items()}
@@ -45,7 +45,7 @@ def check(params: Params, added: Additive) -> None:
 
 
 def count(added: Additive | None, block: str | None = None) -> int:
-    """Elements of the added arrays, of one block where that is given."""
+    """Elements of the additive arrays, of one block where that is given."""
     if added is None:
         return 0
     return sum(
@@ -56,7 +56,7 @@ def count(added: Additive | None, block: str | None = None) -> int:
 
 
 def split(added: Additive | None, values: Flat) -> tuple[Flat, Flat]:
-    """`values` of leaves, and of the added arrays."""
+    """`values` of leaves, and of the additive arrays."""
     names: Any = () if added is None else added.values
     return (
         {path: value for path, value in values.items() if path not in names},

@@ -1,4 +1,4 @@
-"""Masks that move: what they are in the state of a step, and what each step does.
+"""Dynamic masks: what they are in the state of a step, and what each step does.
 
 Two kinds (`method.Selection`). Leaves in a method's reach are trained whole, and
 booleans say what of them moves now. Leaves that move as positions hold k values, and

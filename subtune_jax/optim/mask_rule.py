@@ -12,7 +12,7 @@ def make(
     """How masks move in a run; None for a static method that adds nothing to a step.
 
     Raises:
-      ValueError: the optimiser cannot do what was asked, or is asked for both a moving
+      ValueError: the optimiser cannot do what was asked, or is asked for both a dynamic
         mask and what has no meaning beside it.
     """
     if selector is None or (

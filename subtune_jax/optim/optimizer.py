@@ -36,7 +36,7 @@ class Optimizer(NamedTuple):
       ema: decay of the averaged values, 0 for none.
       probe_steps: steps of linear probing before the rest joins in (LP-FT).
       probe_learning_rate: of those steps.
-      moving: semantics of masks that move, see `moving`.
+      moving: semantics of masks that move, see `dynamic_mask`.
       moments: what becomes of moments where masks move, see `moments`; None for what
         the method says.
       decays: b1 and b2.
@@ -106,7 +106,7 @@ def make(
       epsilon: added to the denominator of the update of adam and adamw.
       momentum: decay of the momentum of sgd, in [0, 1).
       moving: where a method moves its mask, what of the rest: `"mask_update"` (None)
-        or `"mask_gradient"`, see `moving`.
+        or `"mask_gradient"`, see `dynamic_mask`.
       moments: there, `"keep"`, `"reset"` or `"seed"`, see `moments`; None for what the
         method says.
 

@@ -68,12 +68,12 @@ def make(
     Raises:
       ValueError: masks or additive arrays are not of these parameters.
     """
-    params = trees.flatten(variables.params)
+    params = trees.leaves(variables.params)
     trees_of_flags = selection.mask, selection.extras, selection.reach
     for flags in trees_of_flags:
         if flags is not None:
             masks.check(variables.params, flags)
-    selected, extras, reach = map(trees.flatten, (f or {} for f in trees_of_flags))
+    selected, extras, reach = (trees.leaves(f or {}) for f in trees_of_flags)
     mask = {}
     for path in params:
         flags = [some.get(path, np.False_) for some in (selected, extras, reach)]
@@ -96,7 +96,7 @@ def make(
     moved = {path.split("/")[0] for path in (*values, *touched)}
     trained = tuple(block for block in blocks if block in moved)
     return Partition(
-        mask=trees.nest(mask),
+        mask=trees.rebuild(variables.params, mask),
         counts=_counts(params, blocks[-1], selected, reach, mask, added),
         values=values,
         positions=positions,

@@ -1,4 +1,4 @@
-"""Taps: gradients of selected elements, taken where each weight gradient arises.
+"""The jaxpr interpreter: gradients of selected elements, taken where they arise.
 
 The loss is traced, and the equation that uses a selected leaf is replaced by one with
 a gradient of its own: of the weight it returns the k selected numbers and nothing else
@@ -6,9 +6,10 @@ a gradient of its own: of the weight it returns the k selected numbers and nothi
 every output neuron has the same few selected inputs. It works for any model that JAX
 can trace: NNX, Linen, or plain functions.
 
-Sites are dense products, convolutions and table lookups, of the leaf itself or of the
-leaf reshaped, transposed, cast, or multiplied by what is not trained. Anywhere else the
-leaf's gradient is formed whole and gathered at once, and the log (level INFO) says so.
+Operations are dense products, convolutions and table lookups, of the leaf itself or of
+the leaf reshaped, transposed, cast, or multiplied by what is not trained. Anywhere else
+its gradient is formed whole and gathered at once, and the log (level INFO) says so.
+`RULES` says what each equation does to a selected leaf (a `Tap`) on its way.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Sites: products whose weight gradient is k numbers and nothing else.
+"""Operations: products whose weight gradient is k numbers and nothing else.
 
 Each function computes what its plain form computes, and has its own gradient: of the
 operand as usual, of the weight only the selected elements, in float32.

@@ -40,7 +40,8 @@ class Program(NamedTuple):
       steps: shapes of a piece -> `function` compiled for them, the first step's first.
         Of texts each length has one, made when it is first needed.
       shapes: of state and fixed: a run of the same shapes compiles nothing.
-      flops: floating-point operations of the first step, see `jaxprs.counted`.
+      flops: floating-point operations of the first step on all devices, see
+        `jaxprs.counted`.
       partition: what moves; with `enter` and `outputs` None of a step made by hand.
       enter: examples -> the same as they enter block `recipe.start`.
       outputs: (state, fixed, examples that have entered) -> logits `[N, C]`.

@@ -122,8 +122,8 @@ def _metrics(
     setup, task, held = begun.setup, begun.setup.task, begun.setup.validation
     validation = fitted.validation
     if validation is None:
-        seen = program.logits(begun.program, fitted.state, held)
-        validation = float(task.metric(seen, held.labels))
+        guesses = program.logits(begun.program, fitted.state, held)
+        validation = float(task.metric(guesses, held.labels))
     metrics: dict[str, Any] = {
         "name": task.metric_name,
         "validation": validation,
@@ -150,6 +150,7 @@ def _result(
     """The content of `result.json`."""
     setup, settings, state = begun.setup, begun.setup.settings, fitted.state
     counts = dict(begun.program.partition.counts)
+    first = jax.process_index() == 0  # it alone writes, and may take the delta away
     ever = tuned.ever_selected(state)
     if ever:  # a dynamic mask has selected more than it does now
         sizes = [
@@ -172,7 +173,7 @@ def _result(
             "data_wait_seconds": fitted.wait_seconds,
             "step_flops": begun.program.flops,
             "optimizer_bytes": state_bytes(state),
-            "delta_bytes": folder_bytes(folder / "delta"),
+            "delta_bytes": folder_bytes(folder / "delta") if first else 0,
         },
         "frozen_unchanged": tuned.frozen_unchanged(
             setup, begun.program, state, shipped

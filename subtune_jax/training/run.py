@@ -74,7 +74,7 @@ def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begu
     setup = prepare(settings)
     start = time.perf_counter()
     selection = setup.selector.init(evidence.make(setup))
-    moving = partition.make(
+    parts = partition.make(
         setup.variables,
         setup.backbone.blocks,
         selection,
@@ -83,7 +83,7 @@ def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begu
     )
     selection_seconds = time.perf_counter() - start
     workdir.claim(folder, settings)
-    selected, size = moving.counts["selected"], moving.counts["base"]
+    selected, size = parts.counts["selected"], parts.counts["base"]
     say(f"{selected:,} of {size:,} weights selected")
     probe, values = None, None
     if setup.optimizer.probe_steps:
@@ -91,7 +91,7 @@ def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begu
         values = devices.to_host(probe.state.values)
     program = build(
         setup,
-        moving,
+        parts,
         setup.optimizer,
         settings["train_steps"],
         values=values,
@@ -106,8 +106,8 @@ def linear_probe(setup: Setup) -> LinearProbe:
     settings, params = setup.settings["optimizer"], setup.variables.params
     adam = optimizer.make("adam", learning_rate=settings["probe_learning_rate"])
     nothing = Selection(trees.map_leaves(lambda path, leaf: np.False_, params))
-    head = partition.make(setup.variables, setup.backbone.blocks, nothing)
-    program = build(setup, head, adam, settings["probe_steps"], augmented=False)
+    parts = partition.make(setup.variables, setup.backbone.blocks, nothing)
+    program = build(setup, parts, adam, settings["probe_steps"], augmented=False)
     state = fit(program, settings["probe_steps"]).state
     guesses = logits(program, state, setup.validation)
     metric = float(setup.task.metric(guesses, setup.validation.labels))
@@ -138,16 +138,18 @@ def fit(
       folder: that is written to; None: nothing is.
       first: steps done before.
       state: after `first` steps; None for the program's. Its buffers are given away.
-      watch: called with (steps done, state, metrics) after every step; it may read the
-        state, not keep it.
+      watch: called with (steps done, state, metrics) after every step, for those who
+        look into a run; it may read the state, not keep it.
 
     Raises:
       NonFiniteLossError: the loss of a step, or a trained value, is not finite.
     """
+    if (setup is None) != (folder is None) or (folder and (first or state)):
+        raise ValueError("fit takes a setup with its folder, or first and state")
     state = program.state if state is None else state
     evals, saves, pending, metric = {last}, set(), None, None
-    held, write, schedule = None, lambda row: None, lambda step: 0.0  # without a folder
-    begin, wait_seconds = time.perf_counter(), 0.0
+    held, write, schedule = None, None, None  # of a folder
+    start, wait_seconds = time.perf_counter(), 0.0
     with contextlib.ExitStack() as stack:
         if setup is not None and folder is not None:
             first, state = _resumed(program, state, folder / "checkpoints")
@@ -164,7 +166,7 @@ def fit(
                 raise NonFiniteLossError(
                     f"the loss of step {done} is {numbers['loss']}"
                 )
-            if folder is not None:
+            if write is not None and schedule is not None:
                 rate = float(np.asarray(schedule(done - 1)))
                 row = {"step": done, "split": "train", **numbers}
                 write({**row, "learning_rate": rate})
@@ -184,7 +186,7 @@ def fit(
                 pending = None
             if watch is not None:
                 watch(done, state, metrics)
-            if setup is not None and held is not None and done in evals:
+            if setup is not None and held is not None and write and done in evals:
                 guesses = program.outputs(state, program.fixed, held)
                 metric = float(setup.task.metric(guesses, held.labels))
                 name = setup.task.metric_name
@@ -193,7 +195,7 @@ def fit(
             if folder is not None and done in saves:
                 results.refuse_not_finite(state, done)
                 checkpoint.save(folder / "checkpoints", done, _saved(state))
-    return Fitted(state, time.perf_counter() - begin, wait_seconds, metric)
+    return Fitted(state, time.perf_counter() - start, wait_seconds, metric)
 
 
 def _every(steps: int, last: int) -> set[int]:

@@ -23,6 +23,10 @@ RENAMED = {
 # Arguments of a plug-in that had another name until then.
 RENAMED_ARGUMENTS = {"neuroada": {"k": "count"}}
 
+# Keys of the section `grid` that hold changes of configs: by label, or one.
+GRID_LABELS = {"tasks", "networks", "methods"}
+GRID_CHANGES = {"profiles", "searches"}
+
 
 def top(
     seed: int = 0,
@@ -112,24 +116,55 @@ def with_changes(settings: Settings, *changes: Mapping[str, Any]) -> Settings:
                 raise ValueError(
                     f"no config key {key!r}; {registry.near(key, settings)}"
                 )
-            if not isinstance(value, Mapping):
-                settings[key] = value
-            elif key in PLUGINS:
-                old = settings[key]
-                other = value.get("name", old["name"]) != old["name"]
-                settings[key] = _plugin(key, {**({} if other else old), **value})
+            old = settings[key]
+            if isinstance(value, Mapping) != isinstance(old, Mapping):
+                kind = "a section" if isinstance(old, Mapping) else "no section"
+                raise ValueError(
+                    f"config key {key!r} was given {value!r}; it is {kind}"
+                )
+            if key in PLUGINS:
+                name = value.get("name", old["name"])
+                value = _arguments(value, name)
+                kept = old if name == old["name"] else {"name": name}
+                settings[key] = _plugin(key, {**kept, **value})
+            elif isinstance(value, Mapping):
+                settings[key] = _filled(key, value, old)
             else:
-                settings[key] = _filled(key, value, settings[key])
+                settings[key] = value
     return settings
 
 
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with keys of before under their names of today, in changes too."""
-    today = RENAMED | RENAMED_ARGUMENTS.get(str(config.get("name")), {})
-    return {
-        today.get(key, key): renamed(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-    }
+    """`config` with keys of before under their names of today, in changes too.
+
+    Raises:
+      ValueError: a key is there under both names.
+    """
+    today = {}
+    for key, value in config.items():
+        new = RENAMED.get(key, key)
+        if new != key and new in config:
+            raise ValueError(
+                f"config has {key!r} and {new!r}, one section; give {new!r}"
+            )
+        if isinstance(value, Mapping):
+            value = _arguments(value, str(value.get("name")))
+        today[new] = value
+    for key in GRID_LABELS & today.get("grid", {}).keys():
+        labels = today["grid"][key] or {}
+        today["grid"][key] = {name: renamed(change) for name, change in labels.items()}
+    for key in GRID_CHANGES & today.get("grid", {}).keys():
+        today["grid"][key] = today["grid"][key] and renamed(today["grid"][key])
+    return today
+
+
+def _arguments(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Arguments of plug-in `name` that had another name, under that of today."""
+    today = RENAMED_ARGUMENTS.get(name, {})
+    for old, new in today.items():
+        if old in config and new in config:
+            raise ValueError(f"{name} has {old!r} and {new!r}, one key; give {new!r}")
+    return {today.get(key, key): value for key, value in config.items()}
 
 
 def _plugin(part: str, config: Mapping[str, Any]) -> Settings:

@@ -72,15 +72,15 @@ def prepare(settings: Settings) -> Setup:
         count = len(train.labels)
         raise ValueError(f"batch_size={size}; there are {count} training examples")
     held = dataset.subset(task.validation, settings["validation_examples"], seed)
-    params, stats = (
+    params, stats = (  # contiguous copies on the host, paths in order
         {path: np.ascontiguousarray(leaf) for path, leaf in trees.flatten(tree).items()}
         for tree in backbone.load()
     )
     base = Variables(trees.nest(params), trees.nest(stats))
-    head = new_head(backbone, len(task.classes), seed)
     train_examples = examples(backbone, train)
     if task.dense:
         _check_masks(train_examples, task)
+    head = new_head(backbone, len(task.classes), seed)
     return Setup(
         settings=settings,
         task=task,

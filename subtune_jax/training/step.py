@@ -55,13 +55,13 @@ class State(NamedTuple):
 
     Attributes:
       step: int32, steps done.
-      values: float32 masters: whole leaves, added arrays, and k of each partial leaf,
+      values: float32 masters: whole leaves, additive arrays, k of each partial leaf,
         shaped as its positions.
       partial: path -> the partial leaves with their values in place, compute type.
       opt_state: of the transformation over `values`.
       ema: averaged `values`, or None.
       stats: running statistics of all blocks.
-      moving: masks that move, None where none does.
+      moving: dynamic masks, None where there are none.
     """
 
     step: jax.Array
@@ -119,9 +119,9 @@ def start(
       recipe: the static choices.
       params: path -> array, all parameters, float32.
       stats: running statistics.
-      values: float32 masters, from `trees.gather`, and added arrays.
+      values: float32 masters, from `trees.gather`, and additive arrays.
       positions: of the partial leaves.
-      moving: masks that move, from `dynamic_mask.begin`.
+      moving: dynamic masks, from `dynamic_mask.begin`.
     """
     places = positions | loss.moving_positions(moving)
     leaves = {

@@ -47,8 +47,9 @@ def check(workdir: Path, settings: Mapping[str, Any]) -> None:
         return
     old = renamed(json.loads(path.read_text()))
     for part, package in PLUGINS.items():  # with arguments that have come since
-        if part in old and "name" in old[part]:
-            make = registry.maker(package, old[part]["name"])
+        name = settings[part]["name"]
+        if old.get(part, {}).get("name") == name:
+            make = registry.maker(package, name)
             old[part] = registry.arguments(make) | old[part]
     there = _flat(_plain(old))
     here = _flat(_plain(settings))

@@ -97,5 +97,23 @@ def test_an_unknown_key_of_the_file_names_the_nearest_known_one():
 
 
 def test_a_missing_file_names_the_files_there_are(config):
-    with pytest.raises(ValueError, match=r"no config file .*conifg\.py; did you mean"):
+    with pytest.raises(
+        ValueError, match=r"config file .*conifg\.py is not there; did you mean"
+    ):
         configs.read(config.replace("config.py", "conifg.py"), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "is no Python"),
+        ("value = 1\n", "has no get_config; it must define one"),
+        (None, "is a folder; "),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_clear_line(tmp_path, text, message):
+    path = tmp_path / "odd.py"
+    path.mkdir() if text is None else path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        configs.read(str(path), {})
+    assert "\n" not in str(caught.value)

@@ -222,7 +222,7 @@ REFUSED = {
     "unknown optimizer": (["--config.optimizer.name=adamm"], "did you mean"),
     "unknown dtype": (["--config.dtype=float16"], "float16"),
     "unknown way of driving devices": (["--config.parallel=pamp"], "'pmap'"),
-    "no config": ([], "no config file"),
+    "no config": ([], "is not there"),
 }
 
 

@@ -46,3 +46,50 @@ def test_a_workdir_of_before_an_argument_came_is_that_of_its_default(tmp_path):
     other = settings.with_changes(today, {"method": {"largest": False}})
     with pytest.raises(ValueError, match="method.largest is True there and False here"):
         workdir.check(tmp_path, other)
+
+
+BOTH = {"search": {"epsilon": 0.1}, "greedy": {"epsilon": 0.2}}
+
+
+def test_a_section_under_both_its_names_is_refused():
+    with pytest.raises(ValueError, match="'search' and 'greedy', one section"):
+        settings.renamed(BOTH)
+
+
+def test_changes_of_a_grid_are_read_under_names_of_before():
+    grid = {
+        "tasks": {"profile": {"finals": {"repeats": 1}}, "plain": {}},
+        "searches": {"search": {"max_items": 1}},
+        "profiles": None,
+    }
+    assert settings.renamed({"compare": grid}) == {
+        "grid": {
+            "tasks": {"profile": {"baselines": {"repeats": 1}}, "plain": {}},
+            "searches": {"greedy": {"max_items": 1}},
+            "profiles": None,
+        }
+    }
+
+
+def test_a_change_without_a_name_is_read_for_the_plug_in_it_changes():
+    whole = configs.complete(
+        {
+            "task": {"name": "structured"},
+            "backbone": {"name": "mlp"},
+            "method": {"name": "neuroada", "count": 4},
+        }
+    )
+    assert settings.with_changes(whole, {"method": {"k": 3}})["method"]["count"] == 3
+
+
+@pytest.mark.parametrize("change", [{"method": "full"}, {"seed": {"value": 1}}])
+def test_a_change_of_the_wrong_kind_is_refused(change):
+    whole = configs.complete(
+        {
+            "task": {"name": "structured"},
+            "backbone": {"name": "mlp"},
+            "method": {"name": "full"},
+        }
+    )
+    with pytest.raises(ValueError, match="was given"):
+        settings.with_changes(whole, change)

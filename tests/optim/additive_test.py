@@ -500,7 +500,7 @@ WRONG = {
     "the head": ({}, ("head/kernel",), "no leaf 'head/kernel' of the base"),
     "another name": ({"a": np.float32}, (KERNEL,), "'a' is no leaf merged into"),
     "a leaf": ({KERNEL: np.float32}, (KERNEL,), "is no leaf merged into"),
-    "float64": ({f"{KERNEL}+a": np.float64}, (KERNEL,), "is float64; additive arrays are"),
+    "float64": ({f"{KERNEL}+a": np.float64}, (KERNEL,), "float64; additive arrays are"),
     "shape": ({f"{KERNEL}+a": np.float32}, (KERNEL,), r"makes '.*' \(2, 16, 16\); it"),
 }
 

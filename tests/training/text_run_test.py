@@ -106,7 +106,9 @@ def test_a_run_on_texts_learns_reports_and_is_evaluated(file, tmp_path, capsys):
     assert ("Confusion matrix" in shown) != file[1]
     assert "<script" not in page
     if file[1]:  # there are errors of numbers, however small
-        assert "the largest errors" in shown and MARK.split("<")[0] in shown
+        assert (
+            "largest errors on the test split" in shown and MARK.split("<")[0] in shown
+        )
         assert "dull" in shown and "wise" in shown
     with Image.open(tmp_path / "run" / "report.png") as overview:
         overview.verify()
@@ -146,10 +148,10 @@ def test_a_search_follows_texts_to_their_final_trainings(tmp_path):
     path = config(tmp_path, given(source, train_steps=3, **rounds))
     folder = tmp_path / "run"
     assert search_command.main([f"--config={path}", f"--workdir={folder}"]) == 0
-    content = json.loads((folder / "greedy.json").read_text())
+    content = json.loads((folder / "search.json").read_text())
     assert content["items"] == ["embed", "block01", "block02"]
     assert content["metric"] == "accuracy" and content["final"]["rows"]
-    with Image.open(folder / "greedy.png") as picture:
+    with Image.open(folder / "search.png") as picture:
         picture.verify()
 
 
@@ -160,11 +162,11 @@ def test_a_comparison_holds_profiles_and_trainings_of_numbers(tmp_path):
     path = config(tmp_path, given(source, True, **more))
     folder = tmp_path / "all"
     assert compare_command.main([f"--config={path}", f"--workdir={folder}"]) == 0
-    content = json.loads((folder / "grid.json").read_text())
+    content = json.loads((folder / "compare.json").read_text())
     (row,) = content["rows"]
     assert row["method"] == "bias" and -1 <= row["mean"] <= 1
     (found,) = content["profiles"]
-    (file,) = folder.rglob("candidates.json")
+    (file,) = folder.rglob("profile.json")
     inside = json.loads(file.read_text())
     assert inside["metric"] == "pearson" and inside["best"] == found["best"]
     assert (folder / "pareto.png").exists()

@@ -150,11 +150,11 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             value = _arguments(value, str(value.get("name")))
         today[new] = value
-    for key in GRID_LABELS & today.get("grid", {}).keys():
-        labels = today["grid"][key] or {}
-        today["grid"][key] = {name: renamed(change) for name, change in labels.items()}
-    for key in GRID_CHANGES & today.get("grid", {}).keys():
-        today["grid"][key] = today["grid"][key] and renamed(today["grid"][key])
+    for key, value in dict(today.get("grid", {})).items():
+        if key in GRID_LABELS and value:
+            today["grid"][key] = {name: renamed(some) for name, some in value.items()}
+        elif key in GRID_CHANGES and value:
+            today["grid"][key] = renamed(value)
     return today
 
 

@@ -69,6 +69,8 @@ def test_changes_of_a_grid_are_read_under_names_of_before():
             "profiles": None,
         }
     }
+    nothing = {"tasks": None, "networks": None, "methods": None, "searches": None}
+    assert settings.renamed({"grid": nothing}) == {"grid": nothing}
 
 
 def test_a_change_without_a_name_is_read_for_the_plug_in_it_changes():

@@ -1,6 +1,6 @@
 # On a machine with Python 3.11 or later and make; each sets up $(VENV) first, once.
 #   make quickstart   the main job: fine-tunes a real network on real photos
-#   make test         the tests, about 12 minutes on two cores
+#   make test         the tests, some 15 minutes on two cores
 #   make test-all     those and the slow ones
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,\

@@ -35,14 +35,17 @@ def report(seconds, plugin="methods/gps"):
 
 
 @pytest.mark.parametrize(
-    "parts, fails", [((3.0, 1.9), False), ((3.0, 2.1), True)], ids=["within", "over"]
+    "parts, said, fails",
+    [((3.0, 1.9), 0, False), ((6.0, 3.9), 1, False), ((6.0, 4.1), 1, True)],
+    ids=["within", "over", "over by twice"],
 )
-def test_a_session_fails_where_a_plug_in_is_over_its_budget(parts, fails):
+def test_a_session_fails_where_a_plug_in_is_over_its_budget(parts, said, fails):
     budget, session = cpu_budget.Budget(), SimpleNamespace(exitstatus=0)
     for seconds in parts:
         budget.pytest_runtest_logreport(report(seconds))
         budget.pytest_runtest_logreport(report(9.0, plugin=None))
     budget.pytest_sessionfinish(session)
+    assert len(budget.over()) == said
     assert session.exitstatus == (1 if fails else 0)
 
 

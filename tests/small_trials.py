@@ -7,8 +7,9 @@ import noise
 
 from subtune_jax.commands import configs
 from subtune_jax.core import devices
-from subtune_jax.subtuning import block_trainer, trials
-from subtune_jax.training import setup
+from subtune_jax.subtuning import trainer, trials
+from subtune_jax.training import program, setup
+from subtune_jax.training.run import fit
 
 STEPS = 4
 
@@ -41,9 +42,6 @@ def opened(small_setup, **options):
 
 def trained(testbed, candidate, number=0):
     """The last state of a trial, and the logits of what was held out."""
-    fold = testbed.folds[number]
-    state = block_trainer.begin(testbed.trainer, candidate, fold)
-    state = block_trainer.advance(testbed.trainer, candidate, fold, state, STEPS)
-    return state, block_trainer.logits(
-        testbed.trainer, candidate, fold, state, fold.held
-    )
+    own, built = trainer.training(testbed.trainer, candidate, testbed.folds[number])
+    state = fit(built, STEPS).state
+    return state, program.logits(built, state, own.validation)

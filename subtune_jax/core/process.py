@@ -40,7 +40,14 @@ def say(line: str) -> None:
 
 
 def latest() -> Callable[[str], None]:
-    """Says lines on stderr: the latest one on a terminal, all of them otherwise."""
+    """Says lines on stderr: the latest one on a terminal, all of them otherwise.
+
+    Process 0 alone does.
+    """
+    import jax
+
+    if jax.process_index() != 0:
+        return lambda line: None
     if not sys.stderr.isatty():
         return lambda line: print(line, file=sys.stderr, flush=True)
 

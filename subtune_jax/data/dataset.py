@@ -31,12 +31,16 @@ class Examples(NamedTuple):
       read: indices `[n]` -> inputs `[n, ...]`.
       lengths: int `[N]`: all beyond so many places of the first axis of an example is
         padding, which may be cut; None where nothing is.
+      whole: the examples that these are a part of, None where they are all.
+      places: int `[N]`, of a part: which of the whole they are.
     """
 
     labels: np.ndarray
     inputs: np.ndarray | None
     read: Callable[[np.ndarray], np.ndarray]
     lengths: np.ndarray | None = None
+    whole: "Examples | None" = None
+    places: np.ndarray | None = None
 
 
 def examples(split: Split, size: int, limit: int = RESIDENT_BYTES) -> Examples:
@@ -128,6 +132,28 @@ def join(a: Examples, b: Examples) -> Examples:
     if a.lengths is not None and b.lengths is not None:
         lengths = np.concatenate([a.lengths, b.lengths])
     return Examples(np.concatenate([a.labels, b.labels]), None, read, lengths)
+
+
+def part(examples: Examples, places: np.ndarray) -> Examples:
+    """The examples at `places` `[n]`; those in memory stay there."""
+    inputs, lengths = examples.inputs, examples.lengths
+    return Examples(
+        labels=examples.labels[places],
+        inputs=None if inputs is None else inputs[places],
+        read=lambda where: examples.read(places[where]),
+        lengths=None if lengths is None else lengths[places],
+        whole=examples,
+        places=places,
+    )
+
+
+def cut(examples: Examples) -> Examples:
+    """Texts no longer than the longest of them, all of one length from then on."""
+    if examples.lengths is None:
+        return examples
+    longest, read = int(examples.lengths.max()), examples.read
+    inputs = None if examples.inputs is None else examples.inputs[:, :longest]
+    return Examples(examples.labels, inputs, lambda where: read(where)[:, :longest])
 
 
 def length(examples: Examples, where: np.ndarray) -> int | None:

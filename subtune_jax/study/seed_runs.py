@@ -180,7 +180,7 @@ def _pieces(ready: Sequence[Begun]) -> Iterator[dict[str, np.ndarray]]:
     steps = ready[0].setup.settings["train_steps"]
     feeds = []
     for seed in ready:
-        examples = seed.program.enter(seed.setup.train)._replace(inputs=None)
+        examples = seed.program.examples._replace(inputs=None)
         rows = batch_rows(seed.setup, pieces=seed.program.recipe.accumulate_steps)
         feed = batches.training(
             examples, rows, seed.setup.settings["seed"], seed.program.recipe.augment

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from subtune_jax.core import process
 from subtune_jax.report import profiles
 from subtune_jax.subtuning import candidates, evaluator, journal, proxies, trials
@@ -70,7 +72,7 @@ def run(
         scores = proxies.scores(testbed, blocks, record)
         content["proxies"] = proxies.compare(scores, names, rows)
     path = workdir.write_json(folder / "profile.json", content)
-    if rows:
+    if rows and jax.process_index() == 0:
         (folder / "profile.png").write_bytes(profiles.profile(content))
     return path
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from subtune_jax.core import process, trees
 from subtune_jax.report import searches
 from subtune_jax.selection import masks
@@ -72,10 +74,11 @@ def run(settings: Settings, folder: Path) -> Path:
     if final_options.repeats:
         blocks = trials.blocks(prepared)
         plan = baselines.plan(testbed, final_options.rows, result.selected, blocks)
-        tested = final_training.run(testbed, record, plan, final_options, folder, say)
+        tested = final_training.run(testbed, record, plan, final_options, say)
         content["final"] = {"split": "test", "rows": tested}
     workdir.write_json(path, content)
-    (folder / "search.png").write_bytes(searches.search(content))
+    if jax.process_index() == 0:
+        (folder / "search.png").write_bytes(searches.search(content))
     return path
 
 

@@ -45,7 +45,7 @@ def values(evaluator: Evaluator, sets: Sequence[Set]) -> dict[Set, float]:
     Sets are dropped by their loss: after few steps it usually tells them apart better
     than the metric, which is a count of examples.
     """
-    last = evaluator.testbed.trainer.train_steps
+    last = evaluator.testbed.setup.settings["train_steps"]
 
     def value(names: Set, until: int) -> float:
         return worth(records(evaluator, names, until), last)

@@ -9,31 +9,20 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from subtune_jax.core.contracts import HEAD
-from subtune_jax.core.method import Selection
 from subtune_jax.data import dataset
-from subtune_jax.optim import optimizer, partition
+from subtune_jax.data.dataset import Examples
+from subtune_jax.optim import optimizer
 from subtune_jax.optim.optimizer import Optimizer
-from subtune_jax.selection import masks
-from subtune_jax.subtuning import (
-    activation_cache,
-    block_trainer,
-    evaluator,
-    journal,
-    trials,
-)
-from subtune_jax.subtuning.activation_cache import ActivationCache
+from subtune_jax.subtuning import evaluator, journal, trainer, trials
 from subtune_jax.subtuning.baselines import Baseline, BaselineOptions
 from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
 from subtune_jax.subtuning.journal import Journal
 from subtune_jax.subtuning.trials import Testbed
-from subtune_jax.training import program
 from subtune_jax.training.run import fit
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import examples
@@ -44,14 +33,13 @@ def run(
     record: Journal,
     baselines: Sequence[Baseline],
     options: BaselineOptions,
-    folder: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """A row of the test metric for each of `baselines`; see `search.json`.
 
     All trainings come first; then the test split is read, for all of them together.
     """
-    pool = np.arange(len(testbed.trainer.cache.examples.labels))
+    pool = np.arange(len(testbed.trainer.pool.labels))
     first_seed, first = testbed.setup.settings["seed"], len(testbed.folds)
     seeds = range(first_seed, first_seed + options.repeats)
     folds = [Fold(first + n, seed, pool, pool[:0]) for n, seed in enumerate(seeds)]
@@ -67,7 +55,7 @@ def run(
                 trained[key] = _train(testbed, baseline, fold, rate, optimizers)
                 say(f"{baseline.name}: trained on all, seed {fold.seed}")
     if trained:
-        _test(testbed, record, trained, folder)
+        _test(testbed, record, trained)
     return [_row(testbed, record, b, folds, rates[b.name]) for b in baselines]
 
 
@@ -75,10 +63,10 @@ class _Trained(NamedTuple):
     """A network that waits to be tested, and what its training took.
 
     Attributes:
-      logits: (cache, places among its examples) -> logits.
+      logits: examples -> logits.
     """
 
-    logits: Callable[[ActivationCache, np.ndarray], np.ndarray]
+    logits: Callable[[Examples], np.ndarray]
     steps: int
     flops: float
     seconds: float
@@ -110,14 +98,13 @@ def _best_rate(
     """The factor whose training on the first fold has the best held-out metric."""
     if len(optimizers) == 1:
         return next(iter(optimizers))
-    fold, cache = testbed.folds[0], testbed.trainer.cache
-    labels, values = cache.examples.labels[fold.held], {}
+    fold, values = testbed.folds[0], {}
+    held = dataset.part(testbed.trainer.pool, fold.held)
     for rate in optimizers:
         key = _key(baseline, fold, rate)
         if key not in record.records:
             trained = _train(testbed, baseline, fold, rate, optimizers)
-            logits = trained.logits(cache, fold.held)
-            value = testbed.setup.task.metric(logits, labels)
+            value = testbed.setup.task.metric(trained.logits(held), held.labels)
             journal.write(record, key, trained.record(value))
         values[rate] = record.records[key]["value"]
     return max(values, key=lambda rate: values[rate])
@@ -130,74 +117,41 @@ def _train(
     rate: float,
     optimizers: Mapping[float, Optimizer],
 ) -> _Trained:
-    if baseline.relative:
-        return _train_relative(testbed, baseline, fold, rate)
-    begin, before = time.perf_counter(), trials.spent(testbed)
-    trainer = testbed.trainer._replace(optimizer=optimizers[rate])
-    if not baseline.probed:
-        plain = trainer.setup.optimizer._replace(probe_steps=0)
-        unprobed = trainer.setup._replace(optimizer=plain)
-        trainer = trainer._replace(setup=unprobed, heads={})
-    state, last, steps = None, baseline.stages[-1], trainer.train_steps
+    begin, before, updates = (
+        time.perf_counter(),
+        trials.spent(testbed),
+        optimizers[rate],
+    )
+    steps = testbed.setup.settings["train_steps"]
+    if baseline.relative:  # the factors of arrays are set once an epoch
+        epoch_steps = len(fold.train) // testbed.setup.settings["batch_size"]
+        updates = _optimizer(testbed, rate, rgn_steps=max(1, epoch_steps))
+    earlier = None
     for stage in baseline.stages:
-        state = block_trainer.begin(trainer, stage, fold, state)
-        state = block_trainer.advance(trainer, stage, fold, state, steps)
-    if state is None:
+        _, built = trainer.training(
+            testbed.trainer, stage, fold, updates,
+            probed=baseline.probed, earlier=earlier,
+        )  # fmt: skip
+        earlier = built, fit(built, steps, finite=False).state
+    if earlier is None:
         raise ValueError(f"baseline {baseline.name!r} has no stages; it needs one")
     flops, seconds = trials.spent(testbed) - before, time.perf_counter() - begin
-    ended = state._replace(moments={})  # as large as all that is trained, twice
+    built, state = earlier
+    ended = state._replace(opt_state=())  # as large as all that is trained, twice
+    fixed, outputs = built.fixed._replace(resident={}), built.outputs
 
-    def logits(cache: ActivationCache, where: np.ndarray) -> np.ndarray:
-        there = trainer._replace(cache=cache)
-        return block_trainer.logits(there, last, fold, ended, where)
+    def logits(examples: Examples) -> np.ndarray:
+        return outputs(ended, fixed, examples)
 
     return _Trained(logits, steps * len(baseline.stages), flops, seconds)
 
 
-def _train_relative(
-    testbed: Testbed, baseline: Baseline, fold: Fold, rate: float
-) -> _Trained:
-    """By the steps of `train`: a rule that looks at all arrays has no block updates."""
-    begin, trainer = time.perf_counter(), testbed.trainer
-    settings, steps = testbed.setup.settings, trainer.train_steps
-    epoch_steps = len(fold.train) // settings["batch_size"]
-    relative = _optimizer(testbed, rate, rgn_steps=max(1, epoch_steps))
-    head = block_trainer.begin(trainer, Candidate(), fold).values[HEAD]
-    values = {f"{HEAD}/{path}": np.asarray(leaf) for path, leaf in head.items()}
-    own = testbed.setup._replace(
-        train=_part(trainer.cache.examples, fold.train),
-        settings={**settings, "seed": fold.seed},
-    )
-    trained = dict.fromkeys(baseline.stages[0].trained, np.True_)
-    selection = Selection(masks.fill(own.variables.params, trained))
-    plan = partition.make(own.variables, own.backbone.blocks, selection)
-    built = program.build(own, plan, relative, steps, values=values)
-    state = fit(built, steps).state
-
-    def logits(cache: ActivationCache, where: np.ndarray) -> np.ndarray:
-        return program.logits(built, state, _part(cache.examples, where))
-
-    seconds = time.perf_counter() - begin
-    return _Trained(logits, steps, built.flops * steps, seconds)
-
-
-def _part(examples: dataset.Examples, where: np.ndarray) -> dataset.Examples:
-    """The examples `where`, in memory."""
-    return dataset.resident(examples.read(where), examples.labels[where])
-
-
-def _test(
-    testbed: Testbed, record: Journal, trained: Mapping[str, _Trained], folder: Path
-) -> None:
+def _test(testbed: Testbed, record: Journal, trained: Mapping[str, _Trained]) -> None:
     """Reads the test split and writes the metric of every network."""
-    task, old = testbed.setup.task, testbed.trainer.cache
-    test = examples(testbed.setup.backbone, task.test)
-    cache = activation_cache.make(
-        old.programs, old.base, test, old.rows, old.bounds, folder
-    )
-    everything = np.arange(len(test.labels))
+    task = testbed.setup.task
+    test = dataset.cut(examples(testbed.setup.backbone, task.test))
     for key, network in trained.items():
-        value = task.metric(network.logits(cache, everything), test.labels)
+        value = task.metric(network.logits(test), test.labels)
         journal.write(record, key, network.record(value))
 
 

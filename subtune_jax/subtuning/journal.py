@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 NAME = "journal.jsonl"
 
 
@@ -43,8 +45,11 @@ def read(folder: Path) -> Journal:
 
 
 def write(journal: Journal, key: str, record: Mapping[str, Any]) -> None:
-    """Adds a record; when this returns, it is on disk."""
+    """Adds a record; when this returns, it is on disk. Process 0 alone writes."""
     path = journal.path
+    if jax.process_index() != 0:
+        journal.records[key] = dict(record)
+        return
     if not journal.records:
         path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.read_bytes() if path.exists() else b""

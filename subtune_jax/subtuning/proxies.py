@@ -15,21 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from subtune_jax.core import trees
+from subtune_jax.core import devices, trees
 from subtune_jax.core.registry import near
-from subtune_jax.data import augment, dataset
+from subtune_jax.data import dataset
 from subtune_jax.optim import optimizer
-from subtune_jax.subtuning import (
-    activation_cache,
-    block_programs,
-    block_trainer,
-    journal,
-    trials,
-)
+from subtune_jax.subtuning import journal, trainer, trials
 from subtune_jax.subtuning.candidates import Candidate
+from subtune_jax.subtuning.folds import Fold
 from subtune_jax.subtuning.journal import Journal
 from subtune_jax.subtuning.trials import Testbed
+from subtune_jax.training import block_programs, program
+from subtune_jax.training.program import Program
+from subtune_jax.training.run import fit
 from subtune_jax.training.settings import Settings
+from subtune_jax.training.setup import Setup
 
 BATCHES = 8
 KEY = "proxies "  # how their key in the journal begins
@@ -164,24 +163,19 @@ def evidence(
 ) -> dict[str, BlockEvidence]:
     """What `count` training batches of fold `number` show of each block."""
     fold, whole = testbed.folds[number], trials.candidate(testbed, blocks)
-    plain = testbed.setup._replace(augment=augment.NONE)
-    trainer = testbed.trainer._replace(setup=plain)
-    programs, state = trainer.cache.programs, block_trainer.begin(trainer, whole, fold)
-    network = block_trainer.network_of(trainer, whole, fold, state)
-    start, classes = block_trainer.entry(trainer, whole), len(plain.task.classes)
-    normalise, total = plain.settings["batch_norm"] == "trained", None
-    for batch in activation_cache.training_batches(
-        trainer.cache, start, fold, range(count), classes, plain.augment
-    ):
+    own, built = _training(testbed, whole, fold)
+    store, total = testbed.trainer.trunk.store, None
+    for piece in built.feed.pieces(0, count):
+        placed = devices.spread(built.devices, piece)
         grads = block_programs.gradient(
-            programs, network, state.values, batch, normalise=normalise
+            store, built.recipe, built.state, built.fixed, placed
         ).grads
         flat = trees.flatten({b: grads[b] for b in blocks})
         wide = {path: np.asarray(leaf, np.float64) for path, leaf in flat.items()}
         both: Any = wide, {path: np.square(leaf) for path, leaf in wide.items()}
         total = both if total is None else jax.tree.map(np.add, total, both)
     mean, squares = jax.tree.map(lambda leaf: leaf / count, total)
-    weights = trees.flatten({b: plain.base.params[b] for b in blocks})
+    weights = trees.flatten({b: own.base.params[b] for b in blocks})
     drops = _drops(testbed, blocks, number, count)
     return {
         block: BlockEvidence(
@@ -200,26 +194,31 @@ def _drops(
 ) -> dict[str, float]:
     """`drop` of each block: a step on the first batch, the loss of the others."""
     fold, setup = testbed.folds[number], testbed.setup
-    settings: Settings = {
-        **setup.settings["optimizer"], "warmup_steps": 0, "probe_steps": 0
-    }  # fmt: skip
-    trainer = testbed.trainer._replace(
-        setup=setup._replace(augment=augment.NONE),
-        optimizer=optimizer.make(**settings),
-        train_steps=HORIZON,
-    )
-    size, labels = trainer.cache.rows.batch_size, trainer.cache.examples.labels
-    others = fold.train[: (count - 1) * size]
-    targets = dataset.target(labels[others], len(setup.task.classes))
+    size, pool = setup.settings["batch_size"], testbed.trainer.pool
+    others = dataset.part(pool, fold.train[: (count - 1) * size])
+    targets = dataset.target(others.labels, len(setup.task.classes))
 
     def loss(candidate: Candidate) -> float:
-        state = block_trainer.begin(trainer, candidate, fold)
-        state = block_trainer.advance(trainer, candidate, fold, state, 1)
-        logits = block_trainer.logits(trainer, candidate, fold, state, others)
-        return float(setup.task.loss(jnp.asarray(logits), targets).mean())
+        _, built = _training(testbed, candidate, fold)
+        guesses = program.logits(built, fit(built, 1).state, others)
+        return float(setup.task.loss(jnp.asarray(guesses), targets).mean())
 
     alone = loss(Candidate())
     return {b: alone - loss(trials.candidate(testbed, [b])) for b in blocks}
+
+
+def _training(
+    testbed: Testbed, candidate: Candidate, fold: Fold
+) -> tuple[Setup, Program]:
+    """By blocks, without augmentation, at the peak of the learning rate."""
+    settings: Settings = {
+        **testbed.setup.settings["optimizer"],
+        **{"warmup_steps": 0, "probe_steps": 0, "rgn_steps": 0, "accumulate_steps": 1},
+    }
+    updates = optimizer.make(**settings)
+    return trainer.training(
+        testbed.trainer, candidate, fold, updates, steps=HORIZON, augmented=False
+    )
 
 
 def _inside(block: str, flat: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -13,17 +13,21 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from subtune_jax.core import trees
 from subtune_jax.core.contracts import HEAD
+from subtune_jax.core.process import say
 from subtune_jax.data import dataset
 from subtune_jax.data.dataset import Examples
-from subtune_jax.subtuning import activation_cache, block_trainer, folds
-from subtune_jax.subtuning.block_programs import Programs
-from subtune_jax.subtuning.block_trainer import BlockTrainer, TrialState
+from subtune_jax.subtuning import folds, trainer
 from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
-from subtune_jax.training.setup import DTYPES, Setup, batch_rows
+from subtune_jax.subtuning.trainer import Trainer
+from subtune_jax.training import activation_cache, block_step, program
+from subtune_jax.training.run import fit
+from subtune_jax.training.setup import Setup
+from subtune_jax.training.step import State
 
 GIB = 1 << 30
 
@@ -82,17 +86,17 @@ class Testbed(NamedTuple):
 
     Attributes:
       setup: task, network, base.
-      trainer: how a trial is trained.
+      trainer: what their trainings share.
       sizes: path -> elements, of the leaves of the base.
       folds: what each candidate is trained and valued on.
       states: of trials that were stopped on the way: (candidate, fold) -> state.
     """
 
     setup: Setup
-    trainer: BlockTrainer
+    trainer: Trainer
     sizes: dict[str, int]
     folds: tuple[Fold, ...]
-    states: dict[tuple[Candidate, int], TrialState]
+    states: dict[tuple[Candidate, int], State]
 
 
 class Value(NamedTuple):
@@ -121,38 +125,40 @@ def prepare(setup: Setup, options: TrialOptions, parent: Path | None = None) -> 
     """Trials on the examples of `setup`; large activations go below `parent`.
 
     Raises:
-      ValueError: there are several processes, masks, dropout, fewer examples than folds
-        or a batch, or an optimiser that trials do not follow (Auto-RGN, averaging).
+      ValueError: there are fewer examples than folds or a batch.
     """
-    _check(setup)
     first, size = setup.settings["seed"], setup.settings["batch_size"]
     seeds = list(range(first, first + options.seeds))
-    labels = setup.train.labels, setup.validation.labels
-    cut = folds.cut(*labels, options.folds, seeds)
+    strata = _strata(setup.train.labels), _strata(setup.validation.labels)
+    cut = folds.cut(*strata, options.folds, seeds)
     smallest = min(len(fold.train) for fold in cut)
     if size > smallest:
         raise ValueError(f"batch_size={size}; a fold has {smallest} training examples")
-    backbone, dtype = setup.backbone, DTYPES[setup.settings["dtype"]]
-    programs = Programs(
-        backbone, setup.task.loss, dtype, setup.devices, {}, {"flops": 0.0}
-    )
-    base = block_trainer.on_devices(programs, *setup.variables, backbone.blocks)
-    bounds = int(options.memory_gib * GIB), int(options.disk_gib * GIB)
-    if parent is not None:
+    if parent is not None and jax.process_index() == 0:
         activation_cache.clear(parent)
-    cache = activation_cache.make(
-        programs, base, examples(setup), batch_rows(setup), bounds, parent
-    )
-    steps = setup.settings["train_steps"]
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("trials")  # none has a folder there yet
+    bounds = int(options.memory_gib * GIB), int(options.disk_gib * GIB)
+    pool = examples(setup)
+    trunk = block_step.share(setup, bounds, parent)
     params = trees.flatten(setup.variables.params)
-    trainer = BlockTrainer(setup, params, cache, setup.optimizer, steps, {})
     sizes = {p: x.size for p, x in params.items() if not p.startswith(f"{HEAD}/")}
-    return Testbed(setup, trainer, sizes, cut, {})
+    if setup.backbone.drops:
+        say(
+            f"backbone {setup.backbone.name} drops units: what lies below a candidate "
+            "is computed in every step"
+        )
+    return Testbed(setup, Trainer(setup, trunk, pool, {}, {}), sizes, cut, {})
 
 
 def examples(setup: Setup) -> Examples:
     """The training examples, then those of validation, as trials read them."""
-    return activation_cache.cut(dataset.join(setup.train, setup.validation))
+    return dataset.cut(dataset.join(setup.train, setup.validation))
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """What folds have equal shares of: labels; masks are drawn by chance."""
+    return labels if labels.ndim == 1 else np.zeros(len(labels), np.int32)
 
 
 def blocks(setup: Setup) -> list[str]:
@@ -181,47 +187,31 @@ def value(testbed: Testbed, candidate: Candidate, number: int, until: int) -> Va
 
     A trial that has not reached its last step is kept in memory for the next call.
     """
-    trainer, fold, setup = testbed.trainer, testbed.folds[number], testbed.setup
+    fold, setup = testbed.folds[number], testbed.setup
     begin, before = time.perf_counter(), spent(testbed)
-    state = testbed.states.pop((candidate, number), None)
-    if state is None:
-        state = block_trainer.begin(trainer, candidate, fold)
-    trained, untrained = until - state.step, spent(testbed)
-    state = block_trainer.advance(trainer, candidate, fold, state, until)
-    step_flops = (spent(testbed) - untrained) / max(trained, 1)
-    if until < trainer.train_steps:
+    own, built = trainer.training(testbed.trainer, candidate, fold)
+    state, first = testbed.states.pop((candidate, number), None), 0
+    if state is not None:
+        first = int(state.step)
+    untrained = spent(testbed)
+    state = fit(built, until, first=first, state=state, finite=False).state
+    step_flops = (spent(testbed) - untrained) / max(until - first, 1)
+    if until < setup.settings["train_steps"]:
         testbed.states[candidate, number] = state
-    logits = block_trainer.logits(trainer, candidate, fold, state, fold.held)
-    labels, task = trainer.cache.examples.labels[fold.held], setup.task
-    metric = float(task.metric(logits, labels))
+    guesses = program.logits(built, state, own.validation)
+    labels, task = own.validation.labels, setup.task
+    metric = float(task.metric(guesses, labels))
     targets = dataset.target(labels, len(task.classes))
-    loss = float(np.asarray(task.loss(logits, targets), np.float64).mean())
+    loss = float(np.asarray(task.loss(guesses, targets), np.float64).mean())
     flops, seconds = spent(testbed) - before, time.perf_counter() - begin
-    return Value(metric, loss, until, trained, step_flops, flops, seconds)
+    return Value(metric, loss, until, until - first, step_flops, flops, seconds)
 
 
 def spent(testbed: Testbed) -> float:
     """Floating-point operations so far, as XLA counts those of its programs."""
-    return testbed.trainer.cache.programs.spent["flops"]
+    return testbed.trainer.trunk.store.spent["flops"]
 
 
 def trainable(testbed: Testbed, candidate: Candidate) -> int:
     """How many elements of the base a candidate trains."""
     return sum(testbed.sizes[path] for path in candidate.trained)
-
-
-def _check(setup: Setup) -> None:
-    """Refuses what trials do not follow."""
-    task, backbone, optimizer = setup.task, setup.backbone, setup.optimizer
-    if jax.process_count() > 1:
-        there = f"{jax.process_count()} processes"
-        raise ValueError(f"trials run in one process; there are {there}")
-    if task.dense:
-        what = f"trials were given task {task.name}, which has masks"
-        raise ValueError(f"{what}; they need one label an image")
-    if backbone.drops:  # the trunk is not the same in every step
-        what = f"dropout in trials: backbone {backbone.name} drops units"
-        raise ValueError(f"{what}; make it without dropout")
-    if optimizer.rgn_steps or optimizer.ema:
-        rules = f"rgn_steps={optimizer.rgn_steps}, ema={optimizer.ema}"
-        raise ValueError(f"trials were given optimizer {rules}; both must be 0")

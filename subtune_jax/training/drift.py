@@ -4,7 +4,7 @@ import numpy as np
 
 from subtune_jax.core.contracts import HEAD, Variables
 from subtune_jax.data.dataset import Examples
-from subtune_jax.training import program
+from subtune_jax.training import prediction
 from subtune_jax.training.setup import Setup
 
 
@@ -31,7 +31,7 @@ def measure(setup: Setup, tuned: Variables, examples: Examples, count: int) -> f
         None if lengths is None else lengths[:size],
     )
     before, after = (
-        program.frozen(setup, variables, stop=HEAD)(few).reshape(size, -1)
+        prediction.frozen(setup, variables, stop=HEAD)(few).reshape(size, -1)
         for variables in (setup.variables, tuned)
     )
     far = np.linalg.norm(after - before, axis=1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from subtune_jax import delta
 from subtune_jax.core.contracts import Variables
-from subtune_jax.training import program, results, workdir
+from subtune_jax.training import prediction, results, workdir
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import examples, prepare
 
@@ -32,7 +32,7 @@ def run(
     task, classes = setup.task, len(setup.task.classes)
     tuned = Variables(**delta.load(path, setup.base._asdict()))
     rows = examples(setup.backbone, getattr(task, split))
-    logits = program.frozen(setup, tuned)(rows)
+    logits = prediction.frozen(setup, tuned)(rows)
     if logits.shape[-1] != classes:
         what = f"delta {path} has {logits.shape[-1]} classes"
         raise ValueError(f"{what}; task {task.name} has {classes}")

@@ -4,6 +4,7 @@ Functions here are of `step.Recipe`, `step.State` and `step.Fixed`.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,14 @@ def random_key(seed: int) -> jax.Array:
     return jax.random.key_data(jax.random.key(seed, impl=RANDOM))
 
 
+def step_key(key: jax.Array, *numbers: Any) -> jax.Array:
+    """Data of the key of a step, of one device and of one part of its rows."""
+    wrapped = jax.random.wrap_key_data(key, impl=RANDOM)
+    for number in numbers:
+        wrapped = jax.random.fold_in(wrapped, number)
+    return jax.random.key_data(wrapped)
+
+
 def moving_positions(moving: Moving | None) -> Flat:
     """Path -> positions of the leaves that move as such: those that keep a base."""
     return {} if moving is None else {path: moving.mask[path] for path in moving.base}
@@ -39,10 +48,9 @@ def sums(recipe, look, state, fixed, piece, part=0):
     """
     key = None
     if fixed.key is not None:
-        wrapped = jax.random.wrap_key_data(fixed.key, impl=RANDOM)
-        for number in (state.step, jax.lax.axis_index(AXIS), part):
-            wrapped = jax.random.fold_in(wrapped, number)
-        key = wrapped
+        numbers = state.step, jax.lax.axis_index(AXIS), part
+        data = step_key(fixed.key, *numbers)
+        key = jax.random.wrap_key_data(data, impl=RANDOM)
     positions = fixed.positions
     moving = moving_positions(state.moving)
     few = positions if look else {**positions, **moving}
@@ -81,7 +89,7 @@ def _loss(recipe, whole, partial, state, fixed, piece, key):
     loss = jnp.sum(weight * recipe.loss(logits, targets))
     sums = {"loss": loss, "weight": jnp.sum(weight)}
     if recipe.classes > 1:
-        sums["accuracy"] = jnp.sum(weight * _right(logits, targets))
+        sums["accuracy"] = jnp.sum(weight * right(logits, targets))
     if recipe.rule is not None and recipe.rule.selector.penalty is not None:
         probe = _probe(recipe, state, (params, whole, memory), key, x, weight)
         sums["penalty"] = sums["weight"] * recipe.rule.selector.penalty(probe)
@@ -100,7 +108,7 @@ def _probe(recipe, state, known, key, x, weight) -> Probe:
     return Probe(params, values, memory, state.step, key, x, weight, apply, first)
 
 
-def _right(logits, targets):
+def right(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """`[B]`: whether the guess is right; of masks, the share of pixels where it is."""
     if jnp.issubdtype(targets.dtype, jnp.integer):
         return dense.accuracy(logits, targets)

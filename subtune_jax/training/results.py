@@ -28,7 +28,7 @@ class LinearProbe(NamedTuple):
 
     program: Program
     state: State
-    validation: float
+    validation: float | None = None
 
 
 class Begun(NamedTuple):

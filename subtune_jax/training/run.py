@@ -18,7 +18,7 @@ from subtune_jax.core.method import Selection, hold
 from subtune_jax.core.process import say
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.training import checkpoint, evidence, results, workdir
-from subtune_jax.training.program import Program, build, logits, step_of
+from subtune_jax.training.program import Program, build, logits
 from subtune_jax.training.results import Begun, Fitted, LinearProbe, NonFiniteLossError
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import Setup, prepare
@@ -87,7 +87,11 @@ def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begu
     say(f"{selected:,} of {size:,} weights selected")
     probe, values = None, None
     if setup.optimizer.probe_steps:
-        probe = linear_probe(setup)
+        probe, held = linear_probe(setup), setup.validation
+        guesses = logits(probe.program, probe.state, held)
+        metric = float(setup.task.metric(guesses, held.labels))
+        say(f"linear probe: validation {setup.task.metric_name} {metric:.4f}")
+        probe = probe._replace(validation=metric)
         values = devices.to_host(probe.state.values)
     program = build(
         setup,
@@ -101,18 +105,19 @@ def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begu
     return Begun(setup, program, probe, selection_seconds)
 
 
-def linear_probe(setup: Setup) -> LinearProbe:
-    """A head trained alone on the frozen base, without augmentation."""
+def linear_probe(setup: Setup, build: Callable[..., Program] = build) -> LinearProbe:
+    """A head trained alone on the frozen base, without augmentation.
+
+    Args:
+      setup: of the run.
+      build: makes its program, as `program.build` does.
+    """
     settings, params = setup.settings["optimizer"], setup.variables.params
     adam = optimizer.make("adam", learning_rate=settings["probe_learning_rate"])
     nothing = Selection(trees.map_leaves(lambda path, leaf: np.False_, params))
     parts = partition.make(setup.variables, setup.backbone.blocks, nothing)
     program = build(setup, parts, adam, settings["probe_steps"], augmented=False)
-    state = fit(program, settings["probe_steps"]).state
-    guesses = logits(program, state, setup.validation)
-    metric = float(setup.task.metric(guesses, setup.validation.labels))
-    say(f"linear probe: validation {setup.task.metric_name} {metric:.4f}")
-    return LinearProbe(program, state, metric)
+    return LinearProbe(program, fit(program, settings["probe_steps"]).state)
 
 
 def fit(
@@ -124,6 +129,7 @@ def fit(
     first: int = 0,
     state: State | None = None,
     watch: Watch | None = None,
+    finite: bool = True,
 ) -> Fitted:
     """Trains to step `last`; in a folder from its newest checkpoint, if there is any.
 
@@ -138,6 +144,7 @@ def fit(
       folder: that is written to; None: nothing is.
       first: steps done before.
       state: after `first` steps; None for the program's. Its buffers are given away.
+      finite: whether a loss that is not finite is refused.
       watch: called with (steps done, state, metrics) after every step, for those who
         look into a run; it may read the state, not keep it.
 
@@ -148,21 +155,20 @@ def fit(
         raise ValueError("fit takes a setup with its folder, or first and state")
     state = program.state if state is None else state
     evals, saves, pending, metric = {last}, set(), None, None
-    held, write, schedule = None, None, None  # of a folder
+    write, schedule = None, None  # of a folder
     start, wait_seconds = time.perf_counter(), 0.0
     with contextlib.ExitStack() as stack:
         if setup is not None and folder is not None:
             first, state = _resumed(program, state, folder / "checkpoints")
             log = workdir.logging(folder, after=first or -1)
             write, schedule = stack.enter_context(log), setup.optimizer.schedule(last)
-            held = program.enter(setup.validation)
             evals = _every(setup.settings["eval_steps"], last)
             if setup.settings["save_steps"]:
                 saves = _every(setup.settings["save_steps"], last)
 
         def read(done: int, metrics: dict[str, Any]) -> None:
             numbers = {name: float(value) for name, value in metrics.items()}
-            if not np.isfinite(numbers["loss"]):
+            if finite and not np.isfinite(numbers["loss"]):
                 raise NonFiniteLossError(
                     f"the loss of step {done} is {numbers['loss']}"
                 )
@@ -176,19 +182,18 @@ def fit(
             before = time.perf_counter()
             piece = devices.spread(program.devices, next(pieces))
             wait_seconds += time.perf_counter() - before
-            step = step_of(program, state, piece)
-            state, metrics = step(state, program.fixed, piece)
+            state, metrics = program.step(state, program.fixed, piece)
             if pending is not None:
                 read(*pending)
-            pending = done, metrics
-            if done in evals or done in saves:
+            pending = (done, metrics) if finite or write else None
+            if pending is not None and (done in evals or done in saves):
                 read(*pending)
                 pending = None
             if watch is not None:
                 watch(done, state, metrics)
-            if setup is not None and held is not None and write and done in evals:
-                guesses = program.outputs(state, program.fixed, held)
-                metric = float(setup.task.metric(guesses, held.labels))
+            if setup is not None and write and done in evals:
+                guesses = logits(program, state, setup.validation)
+                metric = float(setup.task.metric(guesses, setup.validation.labels))
                 name = setup.task.metric_name
                 write({"step": done, "split": "validation", name: metric})
                 say(f"step {done}: validation {name} {metric:.4f}")

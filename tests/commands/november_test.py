@@ -16,7 +16,7 @@ from subtune_jax import delta
 from subtune_jax.__main__ import main
 from subtune_jax.commands import configs
 from subtune_jax.core import trees
-from subtune_jax.subtuning import block_trainer
+from subtune_jax.subtuning import trainer
 
 OLD = Path(__file__).parents[1] / "workdirs_of_november"
 RENAMED = ("search", "finals")
@@ -75,7 +75,7 @@ def test_a_search_repeats_no_trial_of_its_journal(run, tmp_path, monkeypatch):
     workdir = tmp_path / "search"
     shutil.copytree(OLD / "search", workdir)
     (workdir / "search.json").unlink()
-    monkeypatch.setattr(block_trainer, "begin", None)  # no trial is begun
+    monkeypatch.setattr(trainer, "training", None)  # no trial is begun
     assert run("search", f"--config={OLD / 'config.py'}", f"--workdir={workdir}") == 0
     then, now = (
         json.loads((folder / "search" / "search.json").read_text())

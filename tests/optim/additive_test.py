@@ -22,6 +22,7 @@ from subtune_jax.selection import masks
 from subtune_jax.study.benches import method
 from subtune_jax.training import (
     checkpoint,
+    prediction,
     program,
     report_data,
     run,
@@ -167,7 +168,7 @@ def fit(method, count, where=None, **choices):
     feed = batches.training(seen, rows, 0)
     trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
     state = run.fit(trainer, count).state
-    predict = program.forward(where, recipe, rows)
+    predict = prediction.forward(where, recipe, rows)
     logits = predict(state, trainer.fixed, seen)
     values = devices.to_host(state.values)
     return variables, plan, values, devices.to_host(trainer.fixed.frozen), logits

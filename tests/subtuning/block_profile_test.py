@@ -199,8 +199,8 @@ def test_gradients_of_proxies_are_those_of_the_whole_network():
     testbed = trials.prepare(made, trials.make())
     blocks, count = trials.blocks(made), 3
     seen = proxies.evidence(testbed, blocks, 0, count)
-    head = {path: leaf for path, leaf in testbed.trainer.heads[0].items()}
-    params = {**made.base.params, "head": head}
+    (head,) = testbed.trainer.heads.values()
+    params = {**made.base.params, **trees.nest(head)}
     total, squares = {}, {}
     for batch in evidence.make(made).batches(count):
 

@@ -16,7 +16,7 @@ from subtune_jax.commands import search as search_command
 from subtune_jax.subtuning import (
     baselines,
     block_search,
-    block_trainer,
+    final_training,
     journal,
     trials,
 )
@@ -114,7 +114,7 @@ def test_a_search_stays_within_its_limits(config, tmp_path):
 def test_the_test_split_is_read_after_every_training_and_once(tmp_path, monkeypatch):
     rows = baselines.ROWS
     made = planted.made("hidden02", baselines={"rows": rows, "repeats": 2})
-    events, advance, plain = [], block_trainer.advance, made.task.test.read
+    events, fit, plain = [], final_training.fit, made.task.test.read
     made = made._replace(
         task=made.task._replace(
             test=made.task.test._replace(
@@ -123,9 +123,9 @@ def test_the_test_split_is_read_after_every_training_and_once(tmp_path, monkeypa
         )
     )
     monkeypatch.setattr(
-        block_trainer,
-        "advance",
-        lambda *given: events.append("train") or advance(*given),
+        final_training,
+        "fit",
+        lambda *given, **more: events.append("train") or fit(*given, **more),
     )
     with mock.patch.object(setup, "prepare", return_value=made):
         block_search.run(made.settings, tmp_path)
@@ -229,7 +229,6 @@ def test_a_search_killed_at_any_moment_repeats_no_finished_candidate(config, tmp
         (["--config.greedy.rule=papper"], "did you mean 'paper'"),
         (["--config.greedy.epsilon=-1.0"], "epsilon=-1.0"),
         (["--config.greedy.max_flops=10.0"], "max_flops=10; the head alone takes"),
-        (["--config.optimizer.rgn_steps=3"], "rgn_steps=3"),
         (["--config.greedy.among=blok.*"], "no path matches 'blok.*'"),
         (["--config.baselines.rows=('ful',)"], "did you mean 'full'"),
         (["--config.baselines.rates=()"], "baselines.rates=()"),
@@ -281,7 +280,7 @@ def test_a_comparison_runs_the_grid_and_resumes(config, tmp_path, monkeypatch):
     assert (folder / "pareto.png").exists() and (folder / "sizes.png").exists()
     with (
         mock.patch.object(trials, "value", side_effect=AssertionError),
-        mock.patch.object(block_trainer, "advance", side_effect=AssertionError),
+        mock.patch.object(final_training, "fit", side_effect=AssertionError),
     ):
         assert compare_command.main(command) == 0
 

@@ -37,7 +37,7 @@ def asked(monkeypatch):
 
 def opened(folder, halving):
     testbed = SimpleNamespace(
-        trainer=SimpleNamespace(train_steps=LAST),
+        setup=SimpleNamespace(settings={"train_steps": LAST}),
         folds=[SimpleNamespace(number=number) for number in range(2)],
     )
     options = trials.make(halving=halving, least_steps=8)

@@ -24,7 +24,7 @@ def test_a_trial_has_the_mean_loss_of_what_was_held_out():
     result = trials.value(testbed, candidate, 0, STEPS)
     _, logits = trained(testbed, candidate)
     wide = logits.astype(np.float64)
-    labels = testbed.trainer.cache.examples.labels[testbed.folds[0].held]
+    labels = testbed.trainer.pool.labels[testbed.folds[0].held]
     own = wide[np.arange(len(wide)), labels]
     assert result.loss == pytest.approx(
         np.mean(np.log(np.exp(wide).sum(1)) - own), rel=1e-6

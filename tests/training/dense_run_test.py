@@ -11,7 +11,6 @@ from subtune_jax import delta
 from subtune_jax.backbones import vit
 from subtune_jax.commands import configs
 from subtune_jax.commands import evaluate as evaluate_command
-from subtune_jax.commands import profile as profile_command
 from subtune_jax.commands import train as train_command
 from subtune_jax.core import registry, trees
 from subtune_jax.data import dense
@@ -19,7 +18,7 @@ from subtune_jax.report import mask_pictures, themes
 from subtune_jax.selection import masks
 from subtune_jax.training import (
     evidence,
-    program,
+    prediction,
     report_data,
     setup,
     workdir,
@@ -70,7 +69,7 @@ def result(workdir):
 
 def test_training_on_masks_improves_over_its_start(config, finished):
     made = setup.prepare(configs.read(str(config), {}))
-    logits = program.frozen(made, made.variables)(made.validation)
+    logits = prediction.frozen(made, made.variables)(made.validation)
     start = made.task.metric(logits, made.validation.labels)
     records = workdir.read_log(finished[0])
     loss = [r["loss"] for r in records if r["split"] == "train"]
@@ -105,7 +104,7 @@ def test_the_report_shows_masks_instead_of_mistakes(finished):
 
 def test_the_worst_images_come_first_each_with_its_own_masks(config):
     made = prepared(config)
-    logits = program.frozen(made, made.variables)(made.validation)
+    logits = prediction.frozen(made, made.variables)(made.validation)
     truth = made.validation.labels
     found = report_data.worst(made, logits, truth, made.validation, count=4)
     each = [dense.mean_dice(logits[i][None], truth[i][None]) for i in range(len(truth))]
@@ -249,11 +248,3 @@ def test_black_and_white_masks_do_not_pass_as_background(config, tmp_path):
         prepared(config, task=task)
     made = prepared(config, task={**task, "threshold": 128})
     assert set(np.unique(made.train.labels)) == {0, 1}
-
-
-def test_profiles_and_searches_of_masks_are_refused(config, tmp_path, capsys):
-    arguments = [f"--config={config}", f"--workdir={tmp_path / 'new'}"]
-    assert profile_command.main(arguments) == 2
-    err = capsys.readouterr().err
-    assert "task polyps, which has masks; they need one label an image" in err
-    assert err.count("\n") == 1 and not (tmp_path / "new").exists()

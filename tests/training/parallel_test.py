@@ -17,7 +17,7 @@ from subtune_jax.core.method import Selection
 from subtune_jax.data import augment, batches, dataset
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.selection import choose
-from subtune_jax.training import evidence, program, setup, step
+from subtune_jax.training import evidence, prediction, program, setup, step
 from subtune_jax.training.run import fit
 
 STEPS = 8
@@ -70,7 +70,7 @@ def train(
     trainer = steps.compiled(where, recipe, begin, plan.positions, feed)
     log = []
     state = fit(trainer, last, watch=noting(log)).state
-    predict = program.forward(where, recipe, batches.rows(BATCH, where.size))
+    predict = prediction.forward(where, recipe, batches.rows(BATCH, where.size))
     logits = predict(state, trainer.fixed, examples())
     values = devices.to_host(state.values if state.ema is None else state.ema)
     return values, devices.to_host(state.stats), logits, log

@@ -114,10 +114,9 @@ def _epoch(setup: Setup) -> tuple[dict[int, Piece], dict[int, int], float]:
 def _stepping(run: Program, states: list[State], piece: Piece) -> Callable[[], None]:
     """A call takes one more step on `piece`, by the program of its length."""
     placed = devices.spread(run.devices, piece)
-    compiled = program.step_of(run, states[0], placed)
 
     def step() -> None:
-        after = compiled(states[0], run.fixed, placed)
+        after = run.step(states[0], run.fixed, placed)
         states[0], _ = jax.block_until_ready(after)
 
     return step

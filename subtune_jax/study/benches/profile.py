@@ -131,7 +131,7 @@ def ours(setup: Setup, halved: bool) -> dict[str, Any]:
     blocks = trials.blocks(setup)
     testbed = trials.prepare(setup, trials.make())
     steps, compiled = setup.settings["train_steps"], []
-    programs = testbed.trainer.cache.programs.compiled
+    programs = testbed.trainer.trunk.store.compiled
 
     def value(names: Set, until: int) -> float:
         candidate = trials.candidate(testbed, names)

@@ -9,6 +9,7 @@ import pytest
 import setups
 
 import subtune_jax.training.run
+from subtune_jax.core import program_store
 from subtune_jax.methods import dps_dense, full
 from subtune_jax.study.benches import moving, seeds
 from subtune_jax.training import program, results
@@ -62,8 +63,9 @@ def test_moving_masks_are_measured_in_the_stages_of_dps(reviews, cheap, monkeypa
 
 
 def test_bytes_of_moving_masks_are_those_of_their_runs(reviews, monkeypatch):
-    def uncompiled(where, recipe, state, fixed, feed, like=None):
-        return program.Program(recipe, where, state, fixed, feed, None, {}, None, 0.0)
+    def uncompiled(where, recipe, state, fixed, feed, *_):
+        store = program_store.make(where)
+        return program.Program(recipe, where, state, fixed, feed, None, store)
 
     monkeypatch.setattr(program, "compiled", uncompiled)
     setup = setups.of_texts(reviews, train_steps=8)

@@ -1,4 +1,6 @@
-"""The block trainer, against the training that `train` does."""
+"""The trainer of trials, against the training that `train` does."""
+
+import importlib
 
 import noise
 import numpy as np
@@ -9,7 +11,7 @@ from subtune_jax.core import devices, registry, trees
 from subtune_jax.core.method import Selection
 from subtune_jax.optim import partition
 from subtune_jax.selection import masks
-from subtune_jax.subtuning import block_trainer, trials
+from subtune_jax.subtuning import trainer, trials
 from subtune_jax.training import program
 from subtune_jax.training.run import fit, linear_probe
 
@@ -65,6 +67,9 @@ CHANGES = {
     "augmentation": {"augment": {"flip": True, "crop": 0.5, "mixup": 0.2}},
     "a new head": {"optimizer": {"probe_steps": 0, "learning_rate": 1e-2}},
     "layer decay": {"optimizer": {"layer_decay": 0.5, "probe_steps": 3}},
+    "averages": {"optimizer": {"ema": 0.5, "clip_norm": 0.5, "probe_steps": 3}},
+    "Auto-RGN": {"optimizer": {"rgn_steps": 2, "probe_steps": 3}},
+    "accumulation": {"optimizer": {"accumulate_steps": 3, "clip_norm": 0.5}},
     "half precision": {"dtype": "bfloat16"},
 }
 
@@ -92,6 +97,24 @@ def test_a_trial_of_numbers_is_the_training_that_train_does():
     assert logits.shape == (len(setup.validation.labels), 1)
 
 
+def test_a_trial_with_dropout_is_the_training_that_train_does():
+    tiny = importlib.import_module("subtune_jax.backbones.bert").TINY
+    setup = small("bert", backbone={"name": "bert", **tiny, "dropout": 0.3})
+    blocks = [setup.backbone.blocks[1]]
+    testbed = opened(setup)
+    _, logits = trained(testbed, trials.candidate(testbed, blocks))
+    same(logits, by_train(setup, masks.from_blocks(setup.variables.params, blocks)))
+
+
+def test_a_trial_on_masks_is_the_training_that_train_does():
+    task = {"name": "polyps", "examples": 90, "image_size": 16}
+    setup = small("vit", task=task)
+    blocks = [setup.backbone.blocks[1]]
+    testbed = opened(setup)
+    _, logits = trained(testbed, trials.candidate(testbed, blocks))
+    same(logits, by_train(setup, masks.from_blocks(setup.variables.params, blocks)))
+
+
 @pytest.mark.parametrize("network", ["mlp", "vit"])
 def test_a_trial_may_train_single_arrays(network):
     setup = small(network)
@@ -117,21 +140,19 @@ def test_only_what_is_trained_moves():
     testbed = opened(setup)
     candidate = trials.candidate(testbed, ["block02"])
     state, _ = trained(testbed, candidate)
-    assert set(state.values) == {"block02", "head"}
+    assert {path.split("/")[0] for path in state.values} == {"block02", "head"}
+    frozen = trainer.training(testbed.trainer, candidate, testbed.folds[0])[1].fixed
     base = trees.flatten(setup.base.params)
-    after = block_trainer.network_of(
-        testbed.trainer, candidate, testbed.folds[0], state
-    )
-    for block in ("embed", "block01", "norm"):
-        for path, leaf in after[block].params.items():
-            np.testing.assert_array_equal(leaf, base[f"{block}/{path}"])
+    for path, leaf in base.items():
+        if path not in state.values:
+            np.testing.assert_array_equal(frozen.frozen[path], leaf)
 
 
 def test_blocks_that_are_alike_share_every_program():
     shape = (16, 4, 2, 8, False)
     backbone = {"name": "vit", "variant": shape, "image_size": 16}
     testbed = opened(small("vit", backbone=backbone))
-    programs = testbed.trainer.cache.programs.compiled
+    programs = testbed.trainer.trunk.store.compiled
     counts = []
     for number in (1, 2, 3, 4):
         trained(testbed, trials.candidate(testbed, [f"block0{number}"]))
@@ -150,29 +171,28 @@ def test_a_random_block_is_not_the_bases():
     testbed = opened(setup)
     frozen = trials.candidate(testbed, [], ["hidden02"])
     state, _ = trained(testbed, frozen)
-    assert set(state.values) == {"head"}
-    network = block_trainer.network_of(testbed.trainer, frozen, testbed.folds[0], state)
-    base = setup.base.params["hidden02"]["dense"]["kernel"]
-    assert not np.array_equal(network["hidden02"].params["dense/kernel"], base)
-    np.testing.assert_array_equal(
-        network["hidden01"].params["dense/kernel"],
-        setup.base.params["hidden01"]["dense"]["kernel"],
-    )
+    assert {path.split("/")[0] for path in state.values} == {"head"}
+    fold, base = testbed.folds[0], trees.flatten(setup.base.params)
+    leaves = trainer.training(testbed.trainer, frozen, fold)[1].fixed.frozen
+    kernels = [f"hidden0{number}/dense/kernel" for number in (1, 2)]
+    np.testing.assert_array_equal(leaves[kernels[0]], base[kernels[0]])
+    assert not np.array_equal(leaves[kernels[1]], base[kernels[1]])
     again = trials.candidate(testbed, ["hidden02"], ["hidden02"])
-    begun = block_trainer.begin(testbed.trainer, again, testbed.folds[0])
-    np.testing.assert_array_equal(
-        begun.values["hidden02"]["dense/kernel"],
-        network["hidden02"].params["dense/kernel"],
-    )
+    begun = trainer.training(testbed.trainer, again, fold)[1].state
+    np.testing.assert_array_equal(begun.values[kernels[1]], leaves[kernels[1]])
 
 
 def test_a_second_stage_starts_where_the_first_ended():
-    testbed = opened(small())
+    testbed = opened(small(batch_norm="trained"))
+    fold = testbed.folds[0]
     candidate = trials.candidate(testbed, ["hidden02"])
     whole = trials.candidate(testbed, ["hidden01", "hidden02"])
-    state, _ = trained(testbed, candidate)
-    second = block_trainer.begin(testbed.trainer, whole, testbed.folds[0], state)
-    for block in ("hidden02", "head"):
-        for path, leaf in state.values[block].items():
-            np.testing.assert_array_equal(second.values[block][path], leaf)
-    assert "hidden01" in second.values and second.step == 0
+    _, built = trainer.training(testbed.trainer, candidate, fold)
+    state = fit(built, STEPS).state
+    earlier = built, state
+    second = trainer.training(testbed.trainer, whole, fold, earlier=earlier)[1].state
+    for path, leaf in state.values.items():
+        np.testing.assert_array_equal(second.values[path], leaf)
+    for path, leaf in trees.flatten(state.stats).items():
+        np.testing.assert_array_equal(trees.flatten(second.stats)[path], leaf)
+    assert "hidden01/dense/kernel" in second.values and second.step == 0

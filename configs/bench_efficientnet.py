@@ -3,7 +3,7 @@ r"""What training three middle blocks of EfficientNet-Lite0 costs; no downloads.
     subtune bench --config=configs/bench_efficientnet.py --workdir=runs/bench_lite0
 
 Measured on two quiet cores, medians of 7 turns; the figures are in
-`results/bench/efficientnet_lite0.json`. Beside full fine-tuning, with the trunk
+`results/bench/efficientnet_lite0.json`. Relative to full fine-tuning, with the trunk
 computed every time and once: time 0.45 and 0.33, operations 0.60 and 0.46, optimiser
 0.14, compiled temporaries 0.21 and 0.20. Operations by needed ones, first, middle and
 last block: 1.02, 1.00, 0.99. Eight devices reduce 1.828 MB for 4 k = 1.828 MB. A second

@@ -1,4 +1,4 @@
-r"""What GPS costs beside full fine-tuning: ViT-S/14, one input of every neuron.
+r"""What GPS costs compared with full fine-tuning: ViT-S/14, one input of every neuron.
 
     subtune bench --config=configs/bench_gps.py --only=sparse,pytorch,network \
         --workdir=runs/bench_gps

@@ -14,7 +14,7 @@ every 20 steps, not 100, for the run is short; `random` has as many elements, wh
 stay. A sentence has 48 tokens at most, which cuts 3.5 % of them: one program for all.
 
 Measured with `dps_dense`, seed 0: .811 of the test sentences (standard error .010) and
-.822 on validation, in 190 seconds beside other work. Several methods and seeds, with
+.822 on validation, in 190 seconds while other work ran. Several methods and seeds, with
 shorter runs: `text_study.py`.
 """
 

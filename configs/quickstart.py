@@ -3,12 +3,12 @@ r"""4 % of a real ImageNet network, fine-tuned on photos of solar cells.
     subtune train --config=configs/quickstart.py --workdir=runs/quickstart
 
 Two and a half minutes on two CPU cores. Test accuracy 0.876 (mean of seeds 0, 1, 2:
-0.878, 0.875, 0.875) beside 0.856 for the linear probe (0.857, 0.852, 0.858); a delta
-of 617 kB. The results are in `results/quickstart.json`.
+0.878, 0.875, 0.875), compared with 0.856 for the linear probe (0.857, 0.852, 0.858); a
+delta of 617 kB. The results are in `results/quickstart.json`.
 
 The 5 % largest weights of every kernel from the middle of the network on; the head
 is trained alone first, on features that are computed once (LP-FT), and that linear
-probe is reported beside the result. Blocks below the ninth never change, so their
+probe is reported with the result. Blocks below the ninth never change, so their
 output is computed once as well.
 """
 

@@ -1,4 +1,8 @@
-"""The program store: what was compiled, and the operations of all its calls."""
+"""The program store: what was compiled, and the operations of all its calls.
+
+A store is of one network on the devices of one run. What its keys do not tell is the
+same for all its programs: those of runs that differ in their seed alone may share one.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +14,7 @@ from subtune_jax.core.devices import Devices
 
 
 class Store(NamedTuple):
-    """Compiled programs of one network on the devices of one run.
+    """Compiled programs.
 
     Attributes:
       devices: where they run.
@@ -40,9 +44,11 @@ def call(
     With `whole_key`, the key tells the form as well.
     """
     key = key if whole_key else form(key, arguments)
-    if key not in store.compiled:
-        compiled(store, key, jax.jit(function), arguments, split=False)
-    result = _run(store, key, arguments)
+    entry = store.compiled.get(key)
+    if entry is None:
+        entry = compiled(store, key, jax.jit(function), arguments, split=False)
+    store.spent["flops"] += entry[1]
+    result = entry[0](*arguments)
     if store.devices.size > 1 and jax.default_backend() == "cpu":
         # Simulated devices share one pool of threads. Two programs that reduce over
         # devices, neither waiting for the other, can each hold half of the threads.
@@ -50,17 +56,33 @@ def call(
     return result
 
 
-def call_split(store: Store, key: Any, function: Any, *arguments: Any) -> Any:
-    """The same of a function of `devices.parallel`; its key tells the form."""
-    if key not in store.compiled:
-        compiled(store, key, function, arguments, split=True)
-    return _run(store, key, arguments)
+def call_split(
+    store: Store, key: Any, function: Any, state: Any, fixed: Any, piece: Any
+) -> Any:
+    """The same of a function of `devices.parallel`.
+
+    The key tells the form of the state and of what is fixed, which are large; that of
+    the piece is added.
+    """
+    arguments = state, fixed, piece
+    program, flops = split(store, key, function, *arguments)
+    store.spent["flops"] += flops
+    return program(*arguments)
+
+
+def split(
+    store: Store, key: Any, function: Any, state: Any, fixed: Any, piece: Any
+) -> tuple[Any, float]:
+    """What `call_split` calls: the program, its operations on all devices."""
+    arguments, whole = (state, fixed, piece), (key, shapes(piece))
+    entry = store.compiled.get(whole)
+    return entry or compiled(store, whole, function, arguments, split=True)
 
 
 def compiled(
     store: Store, key: Any, function: Any, arguments: tuple[Any, ...], *, split: bool
 ) -> tuple[Any, float]:
-    """Compiles a jitted function for these arguments, and keeps it as `key`.
+    """A jitted function compiled for these arguments, and kept as `key`.
 
     Args:
       store: that keeps it.
@@ -86,7 +108,7 @@ def form(name: Any, arguments: Any) -> Any:
     return name, structure, forms
 
 
-def _run(store: Store, key: Any, arguments: tuple[Any, ...]) -> Any:
-    program, flops = store.compiled[key]
-    store.spent["flops"] += flops
-    return program(*arguments)
+def shapes(tree: Any) -> Any:
+    """Structure, shapes and types of a tree, to be part of a key."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

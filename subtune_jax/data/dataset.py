@@ -137,9 +137,13 @@ def join(a: Examples, b: Examples) -> Examples:
 def part(examples: Examples, places: np.ndarray) -> Examples:
     """The examples at `places` `[n]`; those in memory stay there."""
     inputs, lengths = examples.inputs, examples.lengths
+    if inputs is not None:
+        first = places[0] if len(places) else 0
+        run = np.array_equal(places, np.arange(first, first + len(places)))
+        inputs = inputs[first : first + len(places)] if run else inputs[places]
     return Examples(
         labels=examples.labels[places],
-        inputs=None if inputs is None else inputs[places],
+        inputs=inputs,  # a run is not copied
         read=lambda where: examples.read(places[where]),
         lengths=None if lengths is None else lengths[places],
         whole=examples,

@@ -1,18 +1,18 @@
 """The sparse step for any model and any loop: k values, their gradients, in place.
 
-    chosen = st.selected.find(params, mask)
-    values = st.selected.values(params, chosen)
+    positions = st.sparse.find(params, mask)
+    values = st.sparse.values(params, positions)
     state = tx.init(values)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    def step(params, values, state, chosen, batch):
-        loss, grads = st.selected.value_and_grad(loss_fn, params, chosen, batch)
+    def step(params, values, state, positions, batch):
+        loss, grads = st.sparse.value_and_grad(loss_fn, params, positions, batch)
         updates, state = tx.update(grads, state, values)
         values = optax.apply_updates(values, updates)
-        return st.selected.put(params, chosen, values), values, state, loss
+        return st.sparse.put(params, positions, values), values, state, loss
 
 The same numbers as `st.masked`, but gradients, moments, norms and whatever crosses the
-network have k elements, and a new `chosen` of the same shapes compiles nothing again.
+network have k elements, and other `positions` of the same shapes compile nothing again.
 `tx` is any transform that `st.compact` accepts.
 """
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from subtune_jax.core import process, registry
+from subtune_jax.core.program_store import Store
 from subtune_jax.report import pareto, sizes, tables
 from subtune_jax.study import grid, summaries
 from subtune_jax.study.grid import Job
 from subtune_jax.study.summaries import JobResults, RateMetrics
 from subtune_jax.subtuning import block_profile, block_search
 from subtune_jax.training import results, run, workdir
-from subtune_jax.training.program import Program
 from subtune_jax.training.results import NonFiniteLossError
 from subtune_jax.training.settings import Settings
 
@@ -75,7 +75,7 @@ def _run_all(
 
     def run_these(some: Sequence[tuple[Job, Settings]]) -> None:
         """Seeds of a run one after the other: the second compiles nothing."""
-        programs: dict[str, Program] = {}
+        programs: dict[str, Store] = {}
         ordered = sorted(some, key=lambda pair: _seedless(pair[0]))
         for job, own in _reserved(ordered, folder):
             say(f"{len(job_results) + 1} of {total}: {job.folder}")
@@ -129,7 +129,7 @@ def _run(
     settings: Settings,
     folder: Path,
     options: grid.GridOptions,
-    programs: dict[str, Program],
+    programs: dict[str, Store],
 ) -> Mapping[str, Any]:
     """The run's result; only -inf on validation where a rate that votes fails it."""
     try:

@@ -105,8 +105,8 @@ def _at_once(jobs: Sequence[tuple[Settings, Path]]) -> None:
     ready: list[Begun] = []
     for settings, folder in jobs:
         workdir.check(folder, settings)
-        like = ready[0].program if ready else None
-        ready.append(run.begin(settings, folder, like))
+        store = ready[0].program.store if ready else None
+        ready.append(run.begin(settings, folder, store))
     first = ready[0]
     if any(seed.program.shapes != first.program.shapes for seed in ready):
         raise ValueError("the seeds select arrays of other sizes; give --how=turns")

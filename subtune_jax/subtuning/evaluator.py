@@ -5,6 +5,7 @@ over all folds. What the journal knows is not trained again.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,12 +76,15 @@ def records(evaluator: Evaluator, names: Set, until: int) -> list[Record]:
 def worth(of_folds: Sequence[Record], last: int) -> float:
     """What a set is compared by: the metric at step `last`, before it minus the loss.
 
+    A loss that is not finite comes last.
+
     Args:
       of_folds: one record a fold, all of the same step.
       last: step of a whole trial.
     """
     if of_folds[0]["steps"] < last:
-        return -statistics.fmean(record["loss"] for record in of_folds)
+        loss = statistics.fmean(record["loss"] for record in of_folds)
+        return -loss if math.isfinite(loss) else -math.inf
     return statistics.fmean(record["value"] for record in of_folds)
 
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from subtune_jax.core import devices, trees
+from subtune_jax.core import devices, program_store, trees
 from subtune_jax.core.contracts import HEAD, Variables
 from subtune_jax.core.method import Selection
+from subtune_jax.core.program_store import Store
 from subtune_jax.core.trees import Flat
 from subtune_jax.data import dataset
 from subtune_jax.data.dataset import Examples
@@ -39,14 +40,14 @@ class Trainer(NamedTuple):
       pool: the training examples, then those of validation.
       heads: (fold, whether it is probed) -> the head that its trainings start from,
         host arrays by path; filled as needed.
-      fused: at most one: what it was built for -> the latest fused program.
+      fused: what it is for -> the store of the latest fused programs, at most one.
     """
 
     setup: Setup
     trunk: Trunk
     pool: Examples
     heads: dict[tuple[int, bool], Flat]
-    fused: dict[Any, Program]
+    fused: dict[Any, Store]
 
 
 def training(
@@ -105,13 +106,13 @@ def training(
         build = functools.partial(block_step.build, trainer.trunk)
         return own, build(own, parts, optimizer, steps, augmented=augmented)
     key = candidate, optimizer, steps, augmented
-    spent = trainer.trunk.store.spent
+    if key not in trainer.fused:
+        store = trainer.trunk.store
+        trainer.fused.clear()
+        trainer.fused[key] = program_store.make(own.devices, store.spent)
     built = program.build(
-        own, parts, optimizer, steps,
-        augmented=augmented, like=trainer.fused.get(key), spent=spent,
-    )  # fmt: skip
-    trainer.fused.clear()
-    trainer.fused[key] = built
+        own, parts, optimizer, steps, augmented=augmented, store=trainer.fused[key]
+    )
     return own, built
 
 

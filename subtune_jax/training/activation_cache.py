@@ -102,8 +102,8 @@ def entering(
     source = _nearest(cache, number, block)
     if source is None:
         return None, examples
-    inside = _kept(cache, number, source)
-    return source, inside if examples.places is None else _part(inside, examples.places)
+    inside, places = _kept(cache, number, source), examples.places
+    return source, inside if places is None else dataset.part(inside, places)
 
 
 def _nearest(cache: ActivationCache, number: int, block: str) -> str | None:
@@ -119,15 +119,6 @@ def _kept(cache: ActivationCache, number: int, block: str) -> Examples:
     lengths = whole.lengths if array.ndim == 3 else None
     inputs = array if small else None
     return Examples(whole.labels, inputs, lambda where: array[where], lengths)
-
-
-def _part(inside: Examples, places: np.ndarray) -> Examples:
-    run = len(places) and np.array_equal(places, np.arange(len(places)) + places[0])
-    part = dataset.part(inside._replace(inputs=None), places)
-    if inside.inputs is None:
-        return part
-    first = slice(places[0], places[0] + len(places)) if run else places
-    return part._replace(inputs=inside.inputs[first])  # a run is not copied
 
 
 def _keep(cache: ActivationCache, number: int, block: str) -> None:

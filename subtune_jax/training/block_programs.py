@@ -54,13 +54,14 @@ def network_of(recipe: Recipe, flat: Flat, stats: Params) -> dict[str, BlockVari
 
 
 def enter(store: Store, recipe: Recipe, inputs: jax.Array) -> jax.Array:
-    """What enters `recipe.start` of these inputs, see `loss.enter`."""
-    first = recipe.start is None
+    """What enters `recipe.start`: activations as they are kept, images normalised."""
+    if recipe.start is not None:
+        return inputs
 
     def function(inputs: jax.Array) -> jax.Array:
         return loss.enter(recipe, inputs)
 
-    return program_store.call(store, ("enter", first), function, inputs)
+    return program_store.call(store, ("enter",), function, inputs)
 
 
 def run(

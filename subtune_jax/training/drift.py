@@ -3,6 +3,7 @@
 import numpy as np
 
 from subtune_jax.core.contracts import HEAD, Variables
+from subtune_jax.data import dataset
 from subtune_jax.data.dataset import Examples
 from subtune_jax.training import prediction
 from subtune_jax.training.setup import Setup
@@ -22,14 +23,7 @@ def measure(setup: Setup, tuned: Variables, examples: Examples, count: int) -> f
       enters the head.
     """
     size = min(count, len(examples.labels))
-    where = np.arange(size)
-    lengths = examples.lengths
-    few = Examples(
-        examples.labels[:size],
-        examples.read(where),
-        lambda some: examples.read(where[some]),
-        None if lengths is None else lengths[:size],
-    )
+    few = dataset.part(examples, np.arange(size))
     before, after = (
         prediction.frozen(setup, variables, stop=HEAD)(few).reshape(size, -1)
         for variables in (setup.variables, tuned)

@@ -53,10 +53,11 @@ def _forward_rows(
 
     def forward_rows(state: State, fixed: Fixed, examples: Examples) -> Any:
         light = fixed._replace(resident={})  # inputs come with the pieces
+        key = "forward", recipe.start, stop, program_store.shapes((state, light))
 
         def run(piece: Any) -> jax.Array:
-            key, arguments = ("forward", stop, shapes(piece)), (state, light, piece)
-            return program_store.call_split(store, key, function, *arguments)[1]
+            given = key, function, state, light, piece
+            return program_store.call_split(store, *given)[1]
 
         return outputs_of(where, rows, run, examples)
 
@@ -95,14 +96,17 @@ def frozen(
 
 
 def frozen_rows(
-    setup: Setup, variables: Variables, stop: str | None
+    setup: Setup,
+    variables: Variables,
+    stop: str | None,
+    store: Store | None = None,
 ) -> Callable[[Examples], Iterator[np.ndarray]]:
     """The same batch by batch, in order."""
     recipe, where = plain_recipe(setup), setup.devices
     params = trees.flatten(variables.params)
     state, leaves = step.start(recipe, params, variables.stats, {}, {})
     placed = devices.replicate(where, (state, Fixed(leaves, {}, {})))
-    rows = _forward_rows(where, recipe, batch_rows(setup), stop, None)
+    rows = _forward_rows(where, recipe, batch_rows(setup), stop, store)
     return functools.partial(rows, *placed)
 
 
@@ -115,8 +119,3 @@ def plain_recipe(setup: Setup) -> Recipe:
         transform=setup.optimizer.transform(1, setup.backbone.blocks),
         dtype=dtype(setup),
     )
-
-
-def shapes(piece: Any) -> Any:
-    """The names and shapes of a piece, which tell a program's form."""
-    return tuple((name, rows.shape) for name, rows in sorted(piece.items()))

@@ -1,5 +1,6 @@
 """The program of a run: its compiled step, and its forward pass."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,11 +40,10 @@ class Program(NamedTuple):
       store: of the compiled programs: of texts each length has its own, made when it is
         first needed.
       examples: what the feed reads, as it enters block `recipe.start`.
-      cache: what enters the blocks of the trunk; None where that is not kept.
       partition: what moves; with `outputs` None of a step made by hand.
       outputs: (state, fixed, examples) -> logits `[N, C]`.
       first_step: of a fused step, compiled for the first batch.
-      shapes: of its state and fixed: a run of the same shapes compiles nothing.
+      shapes: of state and fixed: with the store, a run of the same compiles nothing.
       flops: floating-point operations of it on all devices, see `jaxprs.counted`.
     """
 
@@ -55,7 +55,6 @@ class Program(NamedTuple):
     step: Callable[[State, Fixed, Any], tuple[State, dict[str, jax.Array]]]
     store: Store
     examples: Any = None
-    cache: Any = None
     partition: Any = None
     outputs: Any = None
     first_step: Any = None
@@ -72,8 +71,7 @@ def build(
     augmented: bool = True,
     values: Flat | None = None,
     selector: Selector | None = None,
-    like: Program | None = None,
-    spent: dict[str, float] | None = None,
+    store: Store | None = None,
 ) -> Program:
     """The fused program of a training of `steps` steps: one of all its blocks.
 
@@ -88,20 +86,19 @@ def build(
       augmented: whether images are augmented.
       values: masters to start from instead of the partition's, for some of the leaves.
       selector: the method, if it does anything during training.
-      like: a program of another seed: what it compiled is used again, if it fits.
-      spent: of a program store that counts what this program does.
+      store: of a run that differs in its seed alone: what it compiled is used again
+        where no shape differs.
 
     Raises:
       ValueError: the optimiser cannot do what the method asks for.
     """
     where, blocks = setup.devices, setup.backbone.blocks
     changes = setup.augment if augmented else augment.NONE
-    if like is not None and like.partition.start != partition.start:
-        like = None
+    store = program_store.make(where) if store is None else store
     start, examples, cache = None, setup.train, None
-    if setup.settings["trunk_cache"] and changes == augment.NONE:
-        cache = _cache(setup, like)
-    if cache is not None:
+    wanted = setup.settings["trunk_cache"] and changes == augment.NONE
+    if wanted and not setup.backbone.drops and partition.start != blocks[0]:
+        cache = _cache(setup, store)
         start, examples = activation_cache.entering(cache, examples, partition.start)
     masters = {**partition.values, **(values or {})}
     used = blocks if start is None else blocks[blocks.index(start) :]
@@ -133,8 +130,8 @@ def build(
     stats = setup.variables.stats
     state, frozen = step.start(recipe, params, stats, masters, positions, moving)
     fixed = Fixed(frozen, positions, feed.resident, loss.random_key(seed))
-    program = compiled(where, recipe, state, fixed, feed, like, spent)
-    outputs = prediction.forward(where, recipe, batch_rows(setup), store=program.store)
+    program = compiled(where, recipe, state, fixed, feed, store)
+    outputs = prediction.forward(where, recipe, batch_rows(setup), store=store)
 
     def entered(state: State, fixed: Fixed, examples: Examples) -> np.ndarray:
         if cache is not None and start is not None:  # all that is valued is kept
@@ -142,9 +139,7 @@ def build(
             _, examples = activation_cache.entering(whole, examples, start)
         return outputs(state, fixed, examples)
 
-    return program._replace(
-        cache=cache, examples=examples, partition=partition, outputs=entered
-    )
+    return program._replace(examples=examples, partition=partition, outputs=entered)
 
 
 def compiled(
@@ -153,35 +148,24 @@ def compiled(
     state: State,
     fixed: Fixed,
     feed: Feed,
-    like: Program | None = None,
-    spent: dict[str, float] | None = None,
+    store: Store | None = None,
 ) -> Program:
     """The step of `recipe`, compiled for the first batch; state and fixed are placed.
 
-    What `like` compiled is used again where no shape and no type differs.
+    What `store` has of the same shapes is used again.
     """
+    store = program_store.make(where) if store is None else store
     state, fixed = devices.replicate(where, (state, fixed))
-    shapes = jax.eval_shape(lambda *both: both, state, fixed)
-    if like is not None and like.shapes == shapes:
-        return like._replace(state=state, fixed=fixed, feed=feed)
-    store = program_store.make(where, spent)
+    form = program_store.shapes((state, fixed))
     function = devices.parallel(where, step.make_train(recipe), donate=True)
+
+    key = "step", recipe.start, recipe.training, form
     piece = devices.spread(where, next(feed.pieces(0, 1)))
-    first, count = program_store.compiled(
-        store,
-        ("step", prediction.shapes(piece)),
-        function,
-        (state, fixed, piece),
-        split=True,
-    )
-
-    def train(state: State, fixed: Fixed, piece: Any) -> tuple[State, dict[str, Any]]:
-        key, arguments = ("step", prediction.shapes(piece)), (state, fixed, piece)
-        return program_store.call_split(store, key, function, *arguments)
-
+    first, count = program_store.split(store, key, function, state, fixed, piece)
+    train = functools.partial(program_store.call_split, store, key, function)
     return Program(
         recipe, where, state, fixed, feed, train, store,
-        first_step=first, shapes=shapes, flops=count,
+        first_step=first, shapes=form, flops=count,
     )  # fmt: skip
 
 
@@ -190,21 +174,15 @@ def logits(program: Program, state: State, examples: Examples) -> np.ndarray:
     return program.outputs(state, program.fixed, examples)
 
 
-def _cache(setup: Setup, like: Program | None) -> ActivationCache | None:
-    """A cache of what enters the first block that moves; None where units are dropped.
-
-    That of `like` has the program of the trunk.
-    """
-    if setup.backbone.drops:
-        return None
-    if like is not None and like.cache is not None:
-        return like.cache._replace(sets=[], kept={})
+def _cache(setup: Setup, store: Store) -> ActivationCache:
+    """A cache of what enters the first block that moves."""
     programs: dict[str, Any] = {}
 
     def trunk(examples: Examples, start: str | None, stop: str) -> Any:
         del start  # nothing below is kept
         if stop not in programs:
-            programs[stop] = prediction.frozen_rows(setup, setup.variables, stop)
+            rows = prediction.frozen_rows(setup, setup.variables, stop, store)
+            programs[stop] = rows
         return programs[stop](examples)
 
     kind = dtype(setup)

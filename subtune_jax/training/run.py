@@ -16,6 +16,7 @@ import numpy as np
 from subtune_jax.core import devices, trees
 from subtune_jax.core.method import Selection, hold
 from subtune_jax.core.process import say
+from subtune_jax.core.program_store import Store
 from subtune_jax.optim import optimizer, partition
 from subtune_jax.training import checkpoint, evidence, results, workdir
 from subtune_jax.training.program import Program, build, logits
@@ -28,16 +29,16 @@ Watch = Callable[[int, State, dict[str, Any]], None]
 
 
 def run(
-    settings: Settings, folder: Path, programs: dict[str, Program] | None = None
+    settings: Settings, folder: Path, programs: dict[str, Store] | None = None
 ) -> Path:
     """Runs or resumes the run of `folder`; the path of its `result.json`.
 
     Args:
       settings: complete.
       folder: of the run.
-      programs: of a comparison: holds the latest program and is changed in place: a run
-        that differs from it in its seed alone compiles nothing. No report is written
-        unless `settings` say so.
+      programs: of a comparison: holds the programs of the latest run and is changed in
+        place: a run that differs in its seed alone compiles nothing. No report is
+        written unless `settings` say so.
 
     Raises:
       ValueError: an input is wrong; nothing was written.
@@ -46,13 +47,13 @@ def run(
     workdir.check(folder, settings)
     if (folder / "result.json").exists():
         return folder / "result.json"
-    like, seedless = None, json.dumps({**settings, "seed": None})
+    store, seedless = None, json.dumps({**settings, "seed": None})
     if programs is not None:
-        like = programs.get(seedless)
-    begun = begin(settings, folder, like)
+        store = programs.get(seedless)
+    begun = begin(settings, folder, store)
     if programs is not None:
         programs.clear()
-        programs[seedless] = begun.program
+        programs[seedless] = begun.program.store
     fitted = fit(begun.program, settings["train_steps"], begun.setup, folder)
     pictures = settings["report"]
     if pictures is None:
@@ -60,13 +61,13 @@ def run(
     return results.write(begun, fitted, folder, pictures=pictures)
 
 
-def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begun:
+def begin(settings: Settings, folder: Path, store: Store | None = None) -> Begun:
     """A run before its first step; claims `folder`.
 
     Args:
       settings: complete.
       folder: of the run.
-      like: the program of the same settings but the seed, which is used again.
+      store: of a run of the same settings but the seed, whose programs are used again.
 
     Raises:
       ValueError: an input is wrong; nothing was written.
@@ -100,7 +101,7 @@ def begin(settings: Settings, folder: Path, like: Program | None = None) -> Begu
         settings["train_steps"],
         values=values,
         selector=setup.selector,
-        like=like,
+        store=store,
     )
     return Begun(setup, program, probe, selection_seconds)
 

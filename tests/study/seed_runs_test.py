@@ -10,7 +10,8 @@ import pytest
 import subtune_jax.training.run
 from subtune_jax import delta
 from subtune_jax.commands import configs, seeds
-from subtune_jax.training import setup, step
+from subtune_jax.core import program_store
+from subtune_jax.training import setup
 
 CONFIG = """
 import ml_collections
@@ -47,10 +48,11 @@ def run(config, folder, *more):
 def by_turns(config, tmp_path_factory):
     """Three seeds; not to be changed."""
     folder = tmp_path_factory.mktemp("turns") / "all"
-    make_train = step.make_train
-    with mock.patch.object(step, "make_train", wraps=make_train) as spy:
+    compiled = program_store.compiled
+    with mock.patch.object(program_store, "compiled", wraps=compiled) as spy:
         assert run(config, folder, "--count=3") == 0
-    assert spy.call_count == 1  # for the first seed; the others have its programs
+    names = [call.args[1][0][0] for call in spy.call_args_list]
+    assert names.count("step") == 1  # of the first seed; the others have its programs
     return folder
 
 

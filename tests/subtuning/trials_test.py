@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_trials import STEPS, opened, small, trained
 
-from subtune_jax.subtuning import cost_model, trials
+from subtune_jax.subtuning import cost_model, evaluator, trials
 
 
 def test_a_trial_that_was_left_goes_on_as_if_it_had_not_been():
@@ -29,6 +29,14 @@ def test_a_trial_has_the_mean_loss_of_what_was_held_out():
     assert result.loss == pytest.approx(
         np.mean(np.log(np.exp(wide).sum(1)) - own), rel=1e-6
     )
+
+
+def test_a_trial_that_diverges_has_a_value_and_comes_last():
+    setup = small(optimizer={"learning_rate": 1e30, "name": "sgd"}, train_steps=8)
+    testbed = opened(setup)
+    result = trials.value(testbed, trials.candidate(testbed, ["hidden01"]), 0, STEPS)
+    assert not np.isfinite(result.loss) and 0 <= result.value <= 1
+    assert evaluator.worth([result._asdict()], 8) == -np.inf
 
 
 def test_the_test_split_is_never_read():

@@ -86,7 +86,7 @@ def test_a_run_on_texts_learns_reports_and_is_evaluated(file, tmp_path, capsys):
     whole, programs = configs.complete(given(*file)), {}
     run.run(whole, tmp_path / "run", programs)
     (ready,) = programs.values()
-    steps = [key for key in ready.store.compiled if key[0] == "step"]
+    steps = [key for key, _ in ready.compiled if key[0] == "step"]
     assert len(steps) == 2  # a program for each length that came
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["frozen_unchanged"] is True

@@ -21,9 +21,9 @@ from typing import Any
 
 import subtune_jax.training.run
 from subtune_jax.core import process
+from subtune_jax.core.program_store import Store
 from subtune_jax.study import timing
 from subtune_jax.training import workdir
-from subtune_jax.training.program import Program
 from subtune_jax.training.settings import Settings, with_changes
 from subtune_jax.training.setup import Setup
 
@@ -66,8 +66,8 @@ def compare(settings: Settings) -> dict[str, Any]:
     short = {"train_steps": min(settings["train_steps"], STEPS)}
     # Runs that share programs draw no pictures unless told: so none does, either way.
     short |= {"eval_steps": 0, "save_steps": 0, "report": False}
-    programs: dict[str, Program] = {}
-    ways: dict[str, dict[str, Program] | None] = {"apart": None, "shared": programs}
+    programs: dict[str, Store] = {}
+    ways: dict[str, dict[str, Store] | None] = {"apart": None, "shared": programs}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     differing, begin = 0, settings["seed"]
     _timed(with_changes(settings, short, {"seed": begin + SEEDS}), None)
@@ -82,9 +82,7 @@ def compare(settings: Settings) -> dict[str, Any]:
     return {"seconds": seconds, "ratio": ratio, "differing": differing}
 
 
-def _timed(
-    settings: Settings, programs: dict[str, Program] | None
-) -> tuple[float, Any]:
+def _timed(settings: Settings, programs: dict[str, Store] | None) -> tuple[float, Any]:
     """Seconds of a run; its metrics and its log."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"

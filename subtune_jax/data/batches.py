@@ -63,8 +63,18 @@ def training(
     rows: Rows,
     seed: int,
     augmentation: Augment = augment.NONE,
+    *,
+    resident: bool = True,
 ) -> Feed:
     """Shuffled batches, each epoch in an order of its own; the same when streaming.
+
+    Args:
+      examples: that are trained on.
+      rows: of a padded batch.
+      seed: of the order.
+      augmentation: what is drawn for each batch.
+      resident: whether examples in memory live on the devices; if not, each piece
+        holds its own.
 
     Raises:
       ValueError: a batch is larger than the data.
@@ -73,6 +83,9 @@ def training(
     if rows.batch_size > count:
         what = f"batch_size={rows.batch_size}"
         raise ValueError(f"{what}; there are {count} training examples")
+    # Texts do not stay: their length changes.
+    stays = resident and examples.inputs is not None and examples.lengths is None
+    sent = functools.partial(_indices if stays else _rows, examples)
     mine = slice(rows.first, rows.last)
     weight = (np.arange(rows.padded) < rows.batch_size).astype(np.float32)
 
@@ -81,35 +94,40 @@ def training(
         arrays: dict[str, Any] = {"weight": weight[mine]}
         if not augment.active(augmentation):
             real = where[: rows.batch_size]
-            return {**arrays, **_cut(examples, _sent(examples, where[mine]), real)}
+            return {**arrays, **_cut(examples, sent(where[mine]), real)}
         drawn = augment.draw(augmentation, seed, int(step), rows.batch_size)
         drawn = np.pad(drawn, ((0, rows.padded - rows.batch_size), (0, 0)))
         arrays["drawn"] = drawn[mine]
         if not augment.mixes(augmentation):
-            return arrays | _sent(examples, where[mine])
+            return arrays | sent(where[mine])
         other = np.arange(rows.padded)  # row i with row i + 1, around the real rows
         other[: rows.batch_size] = np.roll(other[: rows.batch_size], -1)
         arrays["partner_drawn"] = drawn[other][mine]
-        return arrays | _sent(examples, where[mine], where[other][mine])
+        return arrays | sent(where[mine], where[other][mine])
 
-    if not _stays(examples):
+    at_hand = examples.inputs is not None and (stays or not resident)
+    if not at_hand:
         return Feed({}, lambda first, last: _ahead(piece, first, last))
     stored: Any = {"inputs": examples.inputs, "labels": examples.labels}
-    return Feed(stored, lambda first, last: map(piece, range(first, last)))
+    pieces = lambda first, last: map(piece, range(first, last))  # noqa: E731
+    return Feed(stored if stays else {}, pieces)
 
 
-def _stays(examples: Examples) -> bool:
-    """Do the examples live on the devices? Texts do not: their length changes."""
-    return examples.inputs is not None and examples.lengths is None
-
-
-def _sent(
+def _indices(
     examples: Examples, where: np.ndarray, partners: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """What a piece says of the examples `where`, and of those they are mixed with."""
+    """What a piece says of examples that stay, and of those they are mixed with."""
+    del examples
+    return {"index": where} | ({} if partners is None else {"partner": partners})
+
+
+def _rows(
+    examples: Examples, where: np.ndarray, partners: np.ndarray | None = None
+) -> dict[str, Any]:
+    """The same of examples that are sent."""
+    if partners is None and examples.inputs is not None:
+        return {"inputs": examples.inputs[where], "labels": examples.labels[where]}
     both = {"": where} if partners is None else {"": where, "partner_": partners}
-    if _stays(examples):
-        return {name.removesuffix("_") or "index": rows for name, rows in both.items()}
     # Nearly every image is in the batch and a partner too: each is read once.
     few, back = np.unique(np.concatenate([*both.values()]), return_inverse=True)
     inputs, labels, arrays = examples.read(few), examples.labels[few], {}

@@ -1,5 +1,6 @@
 """Optimisers by name, over flat dicts of selected values."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -59,6 +60,7 @@ class Optimizer(NamedTuple):
     ages: bool
 
 
+@functools.lru_cache(maxsize=64)  # equal settings, equal object: a key of programs
 def make(
     name: str = "adamw",
     learning_rate: float = 1e-3,

@@ -5,6 +5,7 @@ all by the same steps on the training and validation examples together, each at 
 learning rate that the validation split prefers for it.
 """
 
+import functools
 import json
 import statistics
 import time
@@ -23,6 +24,7 @@ from subtune_jax.subtuning.candidates import Candidate
 from subtune_jax.subtuning.folds import Fold
 from subtune_jax.subtuning.journal import Journal
 from subtune_jax.subtuning.trials import Testbed
+from subtune_jax.training import activation_cache
 from subtune_jax.training.run import fit
 from subtune_jax.training.settings import Settings
 from subtune_jax.training.setup import examples
@@ -126,23 +128,20 @@ def _train(
     if baseline.relative:  # the factors of arrays are set once an epoch
         epoch_steps = len(fold.train) // testbed.setup.settings["batch_size"]
         updates = _optimizer(testbed, rate, rgn_steps=max(1, epoch_steps))
-    earlier = None
+    earlier, built, state = None, None, None
     for stage in baseline.stages:
         _, built = trainer.training(
             testbed.trainer, stage, fold, updates,
             probed=baseline.probed, earlier=earlier,
         )  # fmt: skip
-        earlier = built, fit(built, steps, finite=False).state
-    if earlier is None:
+        state = fit(built, steps, finite=False).state._replace(opt_state=())
+        earlier = built.partition.training, state
+    if built is None or state is None:
         raise ValueError(f"baseline {baseline.name!r} has no stages; it needs one")
     flops, seconds = trials.spent(testbed) - before, time.perf_counter() - begin
-    built, state = earlier
-    ended = state._replace(opt_state=())  # as large as all that is trained, twice
-    fixed, outputs = built.fixed._replace(resident={}), built.outputs
-
-    def logits(examples: Examples) -> np.ndarray:
-        return outputs(ended, fixed, examples)
-
+    # Neither moments nor examples wait with the network.
+    fixed = built.fixed._replace(resident={})
+    logits = functools.partial(built.outputs, state, fixed)
     return _Trained(logits, steps * len(baseline.stages), flops, seconds)
 
 
@@ -150,6 +149,7 @@ def _test(testbed: Testbed, record: Journal, trained: Mapping[str, _Trained]) ->
     """Reads the test split and writes the metric of every network."""
     task = testbed.setup.task
     test = dataset.cut(examples(testbed.setup.backbone, task.test))
+    activation_cache.forget(testbed.trainer.trunk.cache)  # test may have its room
     for key, network in trained.items():
         value = task.metric(network.logits(test), test.labels)
         journal.write(record, key, network.record(value))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -196,12 +195,11 @@ def _drops(
     fold, setup = testbed.folds[number], testbed.setup
     size, pool = setup.settings["batch_size"], testbed.trainer.pool
     others = dataset.part(pool, fold.train[: (count - 1) * size])
-    targets = dataset.target(others.labels, len(setup.task.classes))
 
     def loss(candidate: Candidate) -> float:
         _, built = _training(testbed, candidate, fold)
         guesses = program.logits(built, fit(built, 1).state, others)
-        return float(setup.task.loss(jnp.asarray(guesses), targets).mean())
+        return trials.held_loss(setup, guesses, others.labels)
 
     alone = loss(Candidate())
     return {b: alone - loss(trials.candidate(testbed, [b])) for b in blocks}
@@ -214,6 +212,7 @@ def _training(
     settings: Settings = {
         **testbed.setup.settings["optimizer"],
         **{"warmup_steps": 0, "probe_steps": 0, "rgn_steps": 0, "accumulate_steps": 1},
+        "ema": 0.0,  # the loss is that after the step
     }
     updates = optimizer.make(**settings)
     return trainer.training(

@@ -6,6 +6,7 @@ for what blocks do not have; here alone it is asked which.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,7 +60,7 @@ def training(
     steps: int | None = None,
     probed: bool = True,
     augmented: bool = True,
-    earlier: tuple[Program, State] | None = None,
+    earlier: tuple[Sequence[str], State] | None = None,
 ) -> tuple[Setup, Program]:
     """A training before its first step: the fold's setup, and the program.
 
@@ -72,7 +73,8 @@ def training(
       probed: whether it starts from the linear probe's head, if the optimiser of the
         setup has such steps.
       augmented: whether images are augmented.
-      earlier: a stage that has ended, whose values and statistics it starts from.
+      earlier: of a stage that has ended, whose values and statistics it starts from:
+        the blocks that learnt statistics, and the state.
     """
     setup = trainer.setup
     optimizer = setup.optimizer if optimizer is None else optimizer
@@ -90,9 +92,8 @@ def training(
         changed |= {p: x for p, x in flat if p.split("/")[0] in candidate.fresh}
         stats = {b: s for b, s in random.stats.items() if b in candidate.fresh}
     if earlier is not None:
-        before, state = earlier
+        learnt, state = earlier
         changed |= devices.to_host(state.values)
-        learnt = before.partition.training
         stats |= devices.to_host({b: s for b, s in state.stats.items() if b in learnt})
     own = _with(own, changed, stats)
     flags = dict.fromkeys(candidate.trained, np.True_)
@@ -111,8 +112,10 @@ def training(
         trainer.fused.clear()
         trainer.fused[key] = program_store.make(own.devices, store.spent)
     built = program.build(
-        own, parts, optimizer, steps, augmented=augmented, store=trainer.fused[key]
-    )
+        own, parts, optimizer, steps, augmented=augmented, store=trainer.fused[key],
+        cache=trainer.trunk.cache,
+        first=block_step.first_block(trainer.trunk, own, parts),
+    )  # fmt: skip
     return own, built
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from subtune_jax.core.contracts import Backbone, Variables
 from subtune_jax.data import dataset
 from subtune_jax.data.dataset import Examples
+from subtune_jax.training import prediction
 
 PREFIX = ".trunk-"  # of folders; also of those that earlier versions left
 
@@ -34,6 +35,8 @@ class Folder:
     @functools.cached_property
     def path(self) -> Path:
         """The folder."""
+        if self.parent is not None:
+            self.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.parent))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return folder
@@ -83,6 +86,15 @@ def clear(parent: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def forget(cache: ActivationCache) -> None:
+    """Makes room: nothing is kept any more."""
+    for array in cache.kept.values():
+        if isinstance(array, np.memmap):  # who reads it still can; the name is free
+            Path(str(array.filename)).unlink()
+    cache.kept.clear()
+    cache.sets.clear()
+
+
 def entering(
     cache: ActivationCache, examples: Examples, block: str
 ) -> tuple[str | None, Examples]:
@@ -104,6 +116,17 @@ def entering(
         return None, examples
     inside, places = _kept(cache, number, source), examples.places
     return source, inside if places is None else dataset.part(inside, places)
+
+
+def entered(cache: ActivationCache, examples: Examples, block: str) -> Examples:
+    """The examples as they enter `block`; what has no room is computed and not kept."""
+    source, inside = entering(cache, examples, block)
+    if source == block:
+        return inside
+    parts = list(cache.forward(inside, source, block))
+    outputs = prediction.joined(parts, inside)
+    lengths = inside.lengths if outputs.ndim == 3 else None
+    return dataset.resident(outputs, inside.labels)._replace(lengths=lengths)
 
 
 def _nearest(cache: ActivationCache, number: int, block: str) -> str | None:

@@ -6,7 +6,7 @@ short trainings of one base, which differ in what they train, compile little. Th
 the base on the devices and what enters its blocks. Whole leaves are trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from subtune_jax.core.contracts import Params, Variables
 from subtune_jax.core.program_store import Store
 from subtune_jax.core.trees import Flat
 from subtune_jax.data import augment, batches
+from subtune_jax.data.batches import Rows
 from subtune_jax.data.dataset import Examples
 from subtune_jax.optim.optimizer import Optimizer
 from subtune_jax.optim.partition import Partition
@@ -30,6 +31,7 @@ from subtune_jax.training import (
     prediction,
 )
 from subtune_jax.training.activation_cache import ActivationCache
+from subtune_jax.training.block_programs import Network
 from subtune_jax.training.block_update import UpdateRule
 from subtune_jax.training.prediction import plain_recipe
 from subtune_jax.training.program import Program
@@ -74,12 +76,7 @@ def share(setup: Setup, bounds: tuple[int, int], parent: Path | None = None) -> 
 
     def forward(examples: Examples, start: str | None, stop: str) -> Any:
         inside = recipe._replace(start=start)
-
-        def run(piece: Any) -> jax.Array:
-            x = block_programs.enter(store, inside, piece["inputs"])
-            return block_programs.run(store, inside, network, x, stop)
-
-        return prediction.outputs_of(where, rows, run, examples)
+        return _forward(store, inside, network, rows, examples, stop)
 
     cache = activation_cache.make(
         setup.backbone, setup.variables, dtype(setup), forward, bounds, parent
@@ -95,12 +92,13 @@ def build(
     steps: int,
     *,
     augmented: bool = True,
-    values: Flat | None = None,
 ) -> Program:
     """The program of a training of `steps` steps, by blocks; see `program.build`.
 
-    Its numbers are those of that one, to float noise. What lies below the first block
-    that moves or is not the trunk's is computed once, if nothing is random there.
+    Its numbers are those of that one, to float noise; on several devices units are
+    dropped for the whole batch, where a fused step draws for each device. What lies
+    below the first block that moves or is not the trunk's is computed once, if nothing
+    is random there.
 
     Args:
       trunk: of the base; leaves of `setup` that are others are placed now.
@@ -109,21 +107,11 @@ def build(
       optimizer: the updates, without Auto-RGN.
       steps: of its schedule.
       augmented: whether images are augmented.
-      values: masters to start from instead of the partition's, for some of the leaves.
     """
-    store, backbone = trunk.store, setup.backbone
+    store, backbone, masters = trunk.store, setup.backbone, partition.values
     changes = setup.augment if augmented else augment.NONE
-    masters = {**partition.values, **(values or {})}
-    base = trees.flatten(trunk.variables.params)
-    own = trees.flatten(setup.variables.params)
-    others = {path: leaf for path, leaf in own.items() if leaf is not base.get(path)}
-    moved = {path.split("/")[0] for path in (*masters, *others)}
-    moved |= {
-        block
-        for block, stats in setup.variables.stats.items()
-        if stats is not trunk.variables.stats.get(block)
-    }
-    first = next(block for block in backbone.blocks if block in moved)
+    others, stats = _others(trunk, setup)
+    first = first_block(trunk, setup, partition)
     start, examples = None, setup.train
     if changes == augment.NONE and not backbone.drops:
         cache = trunk.cache
@@ -132,30 +120,25 @@ def build(
         start=start, training=partition.training, augment=changes, ema=optimizer.ema
     )
     seed = setup.settings["seed"]
-    feed = batches.training(examples, batch_rows(setup), seed, changes)
+    # Many short trainings: what few steps read is not worth a copy on the devices.
+    feed = batches.training(examples, batch_rows(setup), seed, changes, resident=False)
     others = {path: leaf for path, leaf in others.items() if path not in masters}
     frozen = {p: leaf for p, leaf in trunk.leaves.items() if p not in masters}
     frozen |= _placed(recipe, store, others)
-    resident, placed, stats = devices.replicate(
-        store.devices, (feed.resident, masters, _others(trunk, setup))
+    values, stats, number, key = devices.replicate(
+        store.devices, (masters, stats, np.int32(0), loss.random_key(seed))
     )
-    rule, opt_state = block_update.begin(store, recipe, optimizer, steps, placed)
-    state = State(
-        step=devices.replicate(store.devices, np.int32(0)),
-        values=placed,
-        partial={},
-        opt_state=opt_state,
-        ema=dict(placed) if optimizer.ema else None,
-        stats={**trunk.stats, **stats},
-    )
-    key = devices.replicate(store.devices, loss.random_key(seed))
+    rule, opt_state = block_update.begin(store, recipe, optimizer, steps, values)
+    ema = dict(values) if optimizer.ema else None
+    stats = {**trunk.stats, **stats}
+    state = State(number, values, {}, opt_state, ema, stats)
     return Program(
         recipe=recipe,
         devices=store.devices,
         state=state,
-        fixed=Fixed(frozen, {}, resident, key),
+        fixed=Fixed(frozen, {}, {}, key),
         feed=feed,
-        step=by_block(store, recipe, rule),
+        step=make_train(store, recipe, rule),
         store=store,
         examples=examples,
         partition=partition,
@@ -163,10 +146,20 @@ def build(
     )
 
 
-def _others(trunk: Trunk, setup: Setup) -> Params:
-    """The statistics of `setup` that are not the trunk's."""
-    base = trunk.variables.stats
-    return {b: s for b, s in setup.variables.stats.items() if s is not base.get(b)}
+def first_block(trunk: Trunk, setup: Setup, partition: Partition) -> str:
+    """The first block that moves, or that is not the trunk's."""
+    others, stats = _others(trunk, setup)
+    moved = {path.split("/")[0] for path in (*partition.values, *others)} | stats.keys()
+    return next(block for block in setup.backbone.blocks if block in moved)
+
+
+def _others(trunk: Trunk, setup: Setup) -> tuple[Flat, Params]:
+    """The leaves by path, and statistics by block, that are not the trunk's."""
+    base, own = (trees.flatten(v.params) for v in (trunk.variables, setup.variables))
+    leaves = {path: leaf for path, leaf in own.items() if leaf is not base.get(path)}
+    known = trunk.variables.stats
+    stats = {b: s for b, s in setup.variables.stats.items() if s is not known.get(b)}
+    return leaves, stats
 
 
 def _placed(recipe: Recipe, store: Store, leaves: Flat) -> Flat:
@@ -174,7 +167,7 @@ def _placed(recipe: Recipe, store: Store, leaves: Flat) -> Flat:
     return devices.replicate(store.devices, cast)
 
 
-def _outputs(trunk: Trunk, recipe: Recipe, first: str, rows: Any) -> Any:
+def _outputs(trunk: Trunk, recipe: Recipe, first: str, rows: Rows) -> Any:
     """(state, fixed, examples) -> logits `[N, C]`; the trunk ends before `first`."""
     store, cache = trunk.store, trunk.cache
 
@@ -185,18 +178,30 @@ def _outputs(trunk: Trunk, recipe: Recipe, first: str, rows: Any) -> Any:
         values = {path: leaf.astype(recipe.dtype) for path, leaf in masters.items()}
         leaves = {**fixed.frozen, **values}
         network = block_programs.network_of(recipe, leaves, state.stats)
-
-        def run(piece: Any) -> jax.Array:
-            x = block_programs.enter(store, inside, piece["inputs"])
-            return block_programs.run(store, inside, network, x)
-
-        parts = prediction.outputs_of(store.devices, rows, run, entered)
+        parts = _forward(store, inside, network, rows, entered)
         return prediction.joined(list(parts), entered)
 
     return outputs
 
 
-def by_block(store: Store, recipe: Recipe, rule: UpdateRule) -> Step:
+def _forward(
+    store: Store,
+    recipe: Recipe,
+    network: Network,
+    rows: Rows,
+    examples: Examples,
+    stop: str | None = None,
+) -> Iterator[np.ndarray]:
+    """Logits, or what enters block `stop`, of examples that enter `recipe.start`."""
+
+    def run(piece: Any) -> jax.Array:
+        x = block_programs.enter(store, recipe, piece["inputs"])
+        return block_programs.run(store, recipe, network, x, stop)
+
+    return prediction.outputs_of(store.devices, rows, run, examples)
+
+
+def make_train(store: Store, recipe: Recipe, rule: UpdateRule) -> Step:
     """The step `(state, fixed, piece) -> (state, metrics)` by block programs."""
 
     def step(state: State, fixed: Fixed, piece: Any) -> tuple[State, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The program of a run: its compiled step, and its forward pass."""
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,7 +35,8 @@ class Program(NamedTuple):
       state: the first one, on the devices.
       fixed: what no step changes, on the devices.
       feed: of batches.
-      step: `(state, fixed, piece) -> (state, metrics)`.
+      step: `(state, fixed, piece) -> (state, metrics)`; `grad_norm` is among the
+        metrics of a step by blocks if it clips.
       store: of the compiled programs: of texts each length has its own, made when it is
         first needed.
       examples: what the feed reads, as it enters block `recipe.start`.
@@ -72,6 +72,8 @@ def build(
     values: Flat | None = None,
     selector: Selector | None = None,
     store: Store | None = None,
+    cache: ActivationCache | None = None,
+    first: str | None = None,
 ) -> Program:
     """The fused program of a training of `steps` steps: one of all its blocks.
 
@@ -88,6 +90,8 @@ def build(
       selector: the method, if it does anything during training.
       store: of a run that differs in its seed alone: what it compiled is used again
         where no shape differs.
+      cache: of the trunk, if it is shared.
+      first: the first block that is not the trunk's; None for the first that moves.
 
     Raises:
       ValueError: the optimiser cannot do what the method asks for.
@@ -95,11 +99,11 @@ def build(
     where, blocks = setup.devices, setup.backbone.blocks
     changes = setup.augment if augmented else augment.NONE
     store = program_store.make(where) if store is None else store
-    start, examples, cache = None, setup.train, None
+    start, examples, first = None, setup.train, first or partition.start
     wanted = setup.settings["trunk_cache"] and changes == augment.NONE
-    if wanted and not setup.backbone.drops and partition.start != blocks[0]:
-        cache = _cache(setup, store)
-        start, examples = activation_cache.entering(cache, examples, partition.start)
+    if wanted and not setup.backbone.drops and first != blocks[0]:
+        cache = cache or _cache(setup, store)
+        start, examples = activation_cache.entering(cache, examples, first)
     masters = {**partition.values, **(values or {})}
     used = blocks if start is None else blocks[blocks.index(start) :]
     params = setup.variables.params
@@ -134,9 +138,8 @@ def build(
     outputs = prediction.forward(where, recipe, batch_rows(setup), store=store)
 
     def entered(state: State, fixed: Fixed, examples: Examples) -> np.ndarray:
-        if cache is not None and start is not None:  # all that is valued is kept
-            whole = cache._replace(bounds=(sys.maxsize, 0))
-            _, examples = activation_cache.entering(whole, examples, start)
+        if cache is not None and start is not None:
+            examples = activation_cache.entered(cache, examples, start)
         return outputs(state, fixed, examples)
 
     return program._replace(examples=examples, partition=partition, outputs=entered)
@@ -159,7 +162,8 @@ def compiled(
     form = program_store.shapes((state, fixed))
     function = devices.parallel(where, step.make_train(recipe), donate=True)
 
-    key = "step", recipe.start, recipe.training, form
+    static = recipe.training, recipe.augment, recipe.accumulate_steps, recipe.ema
+    key = "step", recipe.start, static, recipe.classes, recipe.dtype, form
     piece = devices.spread(where, next(feed.pieces(0, 1)))
     first, count = program_store.split(store, key, function, state, fixed, piece)
     train = functools.partial(program_store.call_split, store, key, function)

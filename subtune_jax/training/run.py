@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from subtune_jax.core import devices, trees
@@ -136,7 +137,7 @@ def fit(
 
     With a folder every step is logged, and as often as the settings say there is a
     validation and a checkpoint. Metrics of a step are read while the devices work on
-    the next one.
+    the next one; with no folder and `finite=False` they are not read.
 
     Args:
       program: what is trained.
@@ -201,6 +202,7 @@ def fit(
             if folder is not None and done in saves:
                 results.refuse_not_finite(state, done)
                 checkpoint.save(folder / "checkpoints", done, _saved(state))
+    jax.block_until_ready(state)
     return Fitted(state, time.perf_counter() - start, wait_seconds, metric)
 
 

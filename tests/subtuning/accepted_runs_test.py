@@ -79,6 +79,8 @@ from subtune_jax.subtuning import block_profile, block_search
 settings, folder = json.loads(sys.argv[3]), Path(sys.argv[4])
 block_profile.run(settings, folder / "profile")
 block_search.run(settings, folder / "search")
+import subtune_jax as st
+print(st.run(settings, folder / "train")["metrics"]["test"])
 """
 
 
@@ -93,14 +95,18 @@ def test_two_processes_find_what_one_finds(tmp_path):
         subprocess.Popen(
             [sys.executable, "-c", TWO, port, str(number), *arguments],
             env=environment,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         for number in range(2)
     ]
+    printed = []
     for each in runs:
-        _, err = each.communicate(timeout=300)
+        out, err = each.communicate(timeout=300)
         assert each.returncode == 0, err.decode()
         assert (b"after 3 steps" in err) == (each is runs[0])
+        printed.append(out.split()[-1])
+    assert printed[0] == printed[1]  # process 1 waits for the result of process 0
     one = ran(settings, tmp_path / "one")
     two = [
         json.loads((tmp_path / "two" / name / f"{name}.json").read_text())

@@ -189,7 +189,7 @@ def test_a_second_stage_starts_where_the_first_ended():
     whole = trials.candidate(testbed, ["hidden01", "hidden02"])
     _, built = trainer.training(testbed.trainer, candidate, fold)
     state = fit(built, STEPS).state
-    earlier = built, state
+    earlier = built.partition.training, state
     second = trainer.training(testbed.trainer, whole, fold, earlier=earlier)[1].state
     for path, leaf in state.values.items():
         np.testing.assert_array_equal(second.values[path], leaf)

@@ -76,26 +76,9 @@ def training(
       earlier: of a stage that has ended, whose values and statistics it starts from:
         the blocks that learnt statistics, and the state.
     """
-    setup = trainer.setup
-    optimizer = setup.optimizer if optimizer is None else optimizer
-    steps = setup.settings["train_steps"] if steps is None else steps
-    own = setup._replace(
-        settings={**setup.settings, "seed": fold.seed},
-        train=dataset.part(trainer.pool, fold.train),
-        validation=dataset.part(trainer.pool, fold.held),
-    )
-    changed = _head(trainer, own, fold, probed and bool(setup.optimizer.probe_steps))
-    stats: dict[str, Any] = {}
-    if candidate.fresh:
-        random = _random(own)
-        flat = trees.flatten(random.params).items()
-        changed |= {p: x for p, x in flat if p.split("/")[0] in candidate.fresh}
-        stats = {b: s for b, s in random.stats.items() if b in candidate.fresh}
-    if earlier is not None:
-        learnt, state = earlier
-        changed |= devices.to_host(state.values)
-        stats |= devices.to_host({b: s for b, s in state.stats.items() if b in learnt})
-    own = _with(own, changed, stats)
+    optimizer = trainer.setup.optimizer if optimizer is None else optimizer
+    steps = trainer.setup.settings["train_steps"] if steps is None else steps
+    own = _setup(trainer, candidate, fold, probed, earlier)
     flags = dict.fromkeys(candidate.trained, np.True_)
     parts = partition.make(
         own.variables,
@@ -117,6 +100,34 @@ def training(
         first=block_step.first_block(trainer.trunk, own, parts),
     )  # fmt: skip
     return own, built
+
+
+def _setup(
+    trainer: Trainer,
+    candidate: Candidate,
+    fold: Fold,
+    probed: bool,
+    earlier: tuple[Sequence[str], State] | None,
+) -> Setup:
+    """The setup of a fold, with the variables that a training starts from."""
+    setup = trainer.setup
+    own = setup._replace(
+        settings={**setup.settings, "seed": fold.seed},
+        train=dataset.part(trainer.pool, fold.train),
+        validation=dataset.part(trainer.pool, fold.held),
+    )
+    changed = _head(trainer, own, fold, probed and bool(setup.optimizer.probe_steps))
+    stats: dict[str, Any] = {}
+    if candidate.fresh:
+        random = _random(own)
+        flat = trees.flatten(random.params).items()
+        changed |= {p: x for p, x in flat if p.split("/")[0] in candidate.fresh}
+        stats = {b: s for b, s in random.stats.items() if b in candidate.fresh}
+    if earlier is not None:
+        learnt, state = earlier
+        changed |= devices.to_host(state.values)
+        stats |= devices.to_host({b: s for b, s in state.stats.items() if b in learnt})
+    return _with(own, changed, stats)
 
 
 def blockwise(optimizer: Optimizer) -> bool:

@@ -71,7 +71,7 @@ def run(world, selector, start):
         history.append(devices.to_host(state))
 
     fit(trainer, STEPS, watch=keep)
-    return history, trainer.steps
+    return history, trainer.store.compiled
 
 
 def literal(world, start):

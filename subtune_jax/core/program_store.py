@@ -4,7 +4,6 @@ A store is of one network on the devices of one run. What its keys do not tell i
 same for all its programs: those of runs that differ in their seed alone may share one.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,34 +31,10 @@ def make(devices: Devices, spent: dict[str, float] | None = None) -> Store:
     return Store(devices, {}, {"flops": 0.0} if spent is None else spent)
 
 
-def call(
-    store: Store,
-    key: Any,
-    function: Callable[..., Any],
-    *arguments: Any,
-    whole_key: bool = False,
-) -> Any:
-    """`function(*arguments)`, compiled once for each key and form of the arguments.
-
-    With `whole_key`, the key tells the form as well.
-    """
-    key = key if whole_key else form(key, arguments)
-    entry = store.compiled.get(key)
-    if entry is None:
-        entry = compiled(store, key, jax.jit(function), arguments, split=False)
-    store.spent["flops"] += entry[1]
-    result = entry[0](*arguments)
-    if store.devices.size > 1 and jax.default_backend() == "cpu":
-        # Simulated devices share one pool of threads. Two programs that reduce over
-        # devices, neither waiting for the other, can each hold half of the threads.
-        jax.block_until_ready(result)
-    return result
-
-
 def call_split(
     store: Store, key: Any, function: Any, state: Any, fixed: Any, piece: Any
 ) -> Any:
-    """The same of a function of `devices.parallel`.
+    """`function(state, fixed, piece)`, of `devices.parallel`, compiled if it must be.
 
     The key tells the form of the state and of what is fixed, which are large; that of
     the piece is added.
@@ -99,13 +74,6 @@ def compiled(
     count = jaxprs.counted(lowered, program, store.devices.size, split=split)
     store.compiled[key] = program, count
     return program, count
-
-
-def form(name: Any, arguments: Any) -> Any:
-    """A key: the name, and the structure, shapes, types and places of arguments."""
-    leaves, structure = jax.tree.flatten(arguments)
-    forms = tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
-    return name, structure, forms
 
 
 def shapes(tree: Any) -> Any:

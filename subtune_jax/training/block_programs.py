@@ -1,11 +1,10 @@
 """Block programs: each distinct block of a network compiled by itself.
 
 A training step runs forward from the first trained block, keeping the pullback of each
-block, which takes a gradient back through it, and then backward. Weights of frozen
-blocks get no gradient. No program belongs to a set of blocks: a new set compiles
-nothing once its blocks were compiled frozen and trained, and alike blocks share theirs.
-
-Rows are spread over the devices and all else is replicated; XLA places reductions.
+block, which takes a gradient back through it, and then backward. No program belongs to
+a set of blocks: a new set compiles nothing once its blocks were compiled frozen and
+trained, and alike blocks share theirs. Rows are spread over the devices and all else is
+replicated; XLA places reductions.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,17 +52,6 @@ def network_of(recipe: Recipe, flat: Flat, stats: Params) -> dict[str, BlockVari
     return {b: BlockVariables(own.get(b, {}), stats.get(b, {})) for b in blocks}
 
 
-def enter(store: Store, recipe: Recipe, inputs: jax.Array) -> jax.Array:
-    """What enters `recipe.start`: activations as they are kept, images normalised."""
-    if recipe.start is not None:
-        return inputs
-
-    def function(inputs: jax.Array) -> jax.Array:
-        return loss.enter(recipe, inputs)
-
-    return program_store.call(store, ("enter",), function, inputs)
-
-
 def run(
     store: Store,
     recipe: Recipe,
@@ -74,10 +62,9 @@ def run(
 ) -> jax.Array:
     """What enters block `stop`, of `x` that enters `recipe.start`; None: logits.
 
-    Blocks are run in evaluation mode; with a `key`, units are dropped.
+    In evaluation mode; with a `key`, units are dropped.
     """
-    backbone = recipe.backbone
-    order = backbone.blocks
+    order = recipe.backbone.blocks
     first = 0 if recipe.start is None else order.index(recipe.start)
     last = None if stop is None else order.index(stop)
     for block in order[first:last]:
@@ -86,19 +73,15 @@ def run(
         def forward(own, x, key, name=name):
             return _apply(recipe, name, own.params, own.stats, x, key=key)[0]
 
-        arguments = network[block], x, key
-        x = program_store.call(store, ("forward", name), forward, *arguments)
+        x = call(store, ("forward", name), forward, network[block], x, key)
     return x
 
 
 class Gradient(NamedTuple):
     """The gradient of a batch.
 
-    Attributes:
-      metrics: weighted means over the batch: `loss`, and of classes `accuracy`.
-      grads: block -> gradients of its trained leaves, the last block first.
-      stats: block -> running statistics after the batch, where they are learnt.
-      done: steps done after this one.
+    Weighted means, `loss` and of classes `accuracy`; block -> gradients, the last block
+    first; block -> statistics after the batch, where they are learnt; steps then done.
     """
 
     metrics: dict[str, jax.Array]
@@ -135,11 +118,11 @@ def gradient(
         value, dy = jax.value_and_grad(mean)(logits)
         metrics = {"loss": value}
         if recipe.classes > 1:
-            right = jnp.sum(weight * loss.right(logits, targets))
-            metrics["accuracy"] = right / jnp.sum(weight)
+            right = weight * loss.right(logits, targets)
+            metrics["accuracy"] = jnp.sum(right) / jnp.sum(weight)
         return metrics, dy
 
-    metrics, dy = program_store.call(store, ("loss",), slope, x, targets, weight)
+    metrics, dy = call(store, ("loss",), slope, x, targets, weight)
     grads: dict[str, Leaves] = {}
     for block, pullback in zip(reversed(path), reversed(pullbacks), strict=True):
         parts = pullback(dy)
@@ -155,10 +138,8 @@ def _batch(
     """What enters `recipe.start`, targets, weights, the step's key, steps done."""
     rows = NamedSharding(store.devices.mesh, PartitionSpec(AXIS))
 
-    def function(resident, piece, step, key):
-        inputs, targets = dataset.labelled(
-            resident, piece, recipe.classes, recipe.augment
-        )
+    def function(piece, step, key):
+        inputs, targets = dataset.labelled({}, piece, recipe.classes, recipe.augment)
         both = loss.enter(recipe, inputs), targets
         x, targets = jax.lax.with_sharding_constraint(both, rows)
         # On one device the numbers that a fused step draws.
@@ -167,9 +148,8 @@ def _batch(
 
     key = fixed.key if recipe.backbone.drops else None
     name = ("batch", recipe.start is None, recipe.augment)
-    arguments = fixed.resident, piece, state.step, key
-    x, targets, own, done = program_store.call(store, name, function, *arguments)
-    return x, targets, piece["weight"], own, done
+    *some, own, done = call(store, name, function, piece, state.step, key)
+    return *some, piece["weight"], own, done
 
 
 def vjp(
@@ -186,9 +166,9 @@ def vjp(
 ) -> tuple[jax.Array, Callable[[jax.Array], tuple[Any, ...]], Params]:
     """A block's output, its pullback, and its statistics after the batch.
 
-    Masters `trained` replace the block's own leaves. The pullback of a gradient by the
-    output gives (gradients of `trained`, if there are any; gradient by `x`, if
-    `through`). With `weight` `[B]` the block normalises by the batch.
+    Masters `trained` replace its leaves. The pullback gives (gradients of `trained`, if
+    there are any; gradient by `x`, if `through`). With `weight` `[B]` the block
+    normalises by the batch.
     """
     name = _program(recipe, block, key)
     frozen = {path: leaf for path, leaf in own.params.items() if path not in trained}
@@ -205,19 +185,45 @@ def vjp(
         return jax.vjp(forward, trained, x, has_aux=True)
 
     arguments = (trained, frozen, own.stats, x, weight, key)
-    form = program_store.form(("vjp", name, tuple(trained), through), arguments)
-    y, pull, stats = program_store.call(
-        store, form, function, *arguments, whole_key=True
-    )
+    form = _form(("vjp", name, tuple(trained), through), arguments)
+    y, pull, stats = call(store, form, function, *arguments, whole_key=True)
 
     def pullback(dy: jax.Array) -> tuple[Any, ...]:
         # `pull` is a tree of residuals; its program belongs to `form`.
         name = (form, "pullback")
-        return program_store.call(
-            store, name, lambda f, dy: f(dy), pull, dy, whole_key=True
-        )
+        return call(store, name, lambda f, dy: f(dy), pull, dy, whole_key=True)
 
     return y, pullback, stats
+
+
+def call(
+    store: Store,
+    key: Any,
+    function: Callable[..., Any],
+    *arguments: Any,
+    whole_key: bool = False,
+) -> Any:
+    """`function(*arguments)`, compiled once for each key and form of the arguments.
+
+    With `whole_key`, the key tells the form.
+    """
+    key = key if whole_key else _form(key, arguments)
+    program, flops = store.compiled.get(key) or program_store.compiled(
+        store, key, jax.jit(function), arguments, split=False
+    )
+    store.spent["flops"] += flops
+    result = program(*arguments)
+    if store.devices.size > 1 and jax.default_backend() == "cpu":
+        # Simulated devices share one pool of threads. Two programs that reduce over
+        # devices, neither waiting for the other, can each hold half of the threads.
+        jax.block_until_ready(result)
+    return result
+
+
+def _form(name: Any, arguments: Any) -> Any:
+    leaves, structure = jax.tree.flatten(arguments)
+    forms = tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
+    return name, structure, forms
 
 
 def _program(recipe: Recipe, block: str, key: jax.Array | None) -> str:

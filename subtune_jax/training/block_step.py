@@ -6,6 +6,7 @@ short trainings of one base, which differ in what they train, compile little. Th
 the base on the devices and what enters its blocks. Whole leaves are trained.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from subtune_jax.core import devices, program_store, trees
 from subtune_jax.core.contracts import Params, Variables
 from subtune_jax.core.program_store import Store
 from subtune_jax.core.trees import Flat
-from subtune_jax.data import augment, batches, dataset
+from subtune_jax.data import augment, batches
 from subtune_jax.data.batches import Rows
 from subtune_jax.data.dataset import Examples
 from subtune_jax.optim.optimizer import Optimizer
@@ -38,7 +39,6 @@ from subtune_jax.training.program import Program
 from subtune_jax.training.setup import Setup, batch_rows, dtype
 from subtune_jax.training.step import Fixed, Recipe, State
 
-BULK = 4  # batches that are run at once, while there are as many: forward alone
 Step = Callable[[State, Fixed, Any], tuple[State, dict[str, jax.Array]]]
 
 
@@ -196,14 +196,13 @@ def _forward(
     """Logits, or what enters block `stop`, of examples that enter `recipe.start`."""
 
     def run(piece: Any) -> jax.Array:
-        x = block_programs.enter(store, recipe, piece["inputs"])
+        x = piece["inputs"]
+        if recipe.start is None:  # activations come as they are kept
+            enter = functools.partial(loss.enter, recipe)
+            x = block_programs.call(store, ("enter",), enter, x)
         return block_programs.run(store, recipe, network, x, stop)
 
-    count, size = len(examples.labels), BULK * rows.batch_size
-    many, few = np.split(np.arange(count), [count // size * size])
-    for places, own in ((many, Rows(*(BULK * number for number in rows))), (few, rows)):
-        part = dataset.part(examples, places)
-        yield from prediction.outputs_of(store.devices, own, run, part)
+    return prediction.outputs_of(store.devices, rows, run, examples)
 
 
 def make_train(store: Store, recipe: Recipe, rule: UpdateRule) -> Step:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from subtune_jax.core import devices, program_store
+from subtune_jax.core import devices
 from subtune_jax.core.program_store import Store
 from subtune_jax.core.trees import Flat
 from subtune_jax.optim.optimizer import Optimizer, treatments
@@ -109,7 +109,7 @@ def update(
         # An optimiser is its own key: it is made of functions, equal to itself alone.
         key = ("update", rule.optimizer, rule.steps, name)
         arguments = old, states[block], averages.get(block), grads[block], scale
-        moved, state, average = program_store.call(store, key, function, *arguments)
+        moved, state, average = block_programs.call(store, key, function, *arguments)
         after[0].update(_named(block, moved))
         after[1][block] = state
         after[2].update(_named(block, average or {}))
@@ -133,10 +133,10 @@ def _clipping(
         return norm, jnp.where(norm < bound, 1.0, bound / norm)
 
     parts = [
-        program_store.call(store, ("squares",), squares, *leaves.values())
+        block_programs.call(store, ("squares",), squares, *leaves.values())
         for leaves in grads.values()
     ]
-    norm, scale = program_store.call(store, ("clip", bound), factor, *parts)
+    norm, scale = block_programs.call(store, ("clip", bound), factor, *parts)
     return {"grad_norm": norm}, scale
 
 

@@ -71,11 +71,11 @@ def outputs_of(
     examples: Examples,
 ) -> Iterator[np.ndarray]:
     """`run` of every batch of the examples in order, `[n, ...]` without its padding."""
-    count = len(examples.labels)
-    for number, piece in enumerate(batches.sequential(examples, rows)):
-        real = min(rows.batch_size, count - number * rows.batch_size)
-        output = run(devices.spread(where, piece))
-        yield devices.rows_to_host(where, output)[:real]
+    left = len(examples.labels)
+    for piece in batches.sequential(examples, rows):
+        output = devices.rows_to_host(where, run(devices.spread(where, piece)))
+        yield output[: min(rows.batch_size, left)]
+        left -= rows.batch_size
 
 
 def joined(parts: list[np.ndarray], examples: Examples) -> np.ndarray:

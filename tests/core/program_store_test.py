@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from subtune_jax.core import devices, program_store
+from subtune_jax.training import block_programs
 
 
 def on(count):
@@ -19,7 +20,7 @@ def test_a_form_is_compiled_once_and_every_call_is_counted():
     store = program_store.make(on(1))
     square, wide = jnp.ones((4, 4)), jnp.ones((4, 8))
     for arguments in ((square, square), (square, square), (square, wide)):
-        found = program_store.call(store, ("product",), product, *arguments)
+        found = block_programs.call(store, ("product",), product, *arguments)
         np.testing.assert_array_equal(found, product(*arguments))
     assert len(store.compiled) == 2
     assert store.spent["flops"] == 2 * (2 * 4**3) + 2 * 4 * 4 * 8
@@ -30,7 +31,7 @@ def test_stores_may_count_together():
     second = program_store.make(on(1), first.spent)
     a = jnp.ones((4, 4))
     for store in (first, second):
-        program_store.call(store, ("product",), product, a, a)
+        block_programs.call(store, ("product",), product, a, a)
     assert first.spent["flops"] == 4 * 4**3
     assert len(first.compiled) == len(second.compiled) == 1
 

@@ -36,8 +36,8 @@ def report(seconds, plugin="methods/gps"):
 
 @pytest.mark.parametrize(
     "parts, said, fails",
-    [((3.0, 1.9), 0, False), ((6.0, 3.9), 1, False), ((6.0, 4.1), 1, True)],
-    ids=["within", "over", "over by twice"],
+    [((3.0, 1.9), 0, False), ((9.0, 5.9), 1, False), ((9.0, 6.1), 1, True)],
+    ids=["within", "over", "over by far"],
 )
 def test_a_session_fails_where_a_plug_in_is_over_its_budget(parts, said, fails):
     budget, session = cpu_budget.Budget(), SimpleNamespace(exitstatus=0)

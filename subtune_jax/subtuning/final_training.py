@@ -119,12 +119,8 @@ def _train(
     rate: float,
     optimizers: Mapping[float, Optimizer],
 ) -> _Trained:
-    begin, before, updates = (
-        time.perf_counter(),
-        trials.spent(testbed),
-        optimizers[rate],
-    )
-    steps = testbed.setup.settings["train_steps"]
+    begin, before = time.perf_counter(), trials.spent(testbed)
+    updates, steps = optimizers[rate], testbed.setup.settings["train_steps"]
     if baseline.relative:  # the factors of arrays are set once an epoch
         epoch_steps = len(fold.train) // testbed.setup.settings["batch_size"]
         updates = _optimizer(testbed, rate, rgn_steps=max(1, epoch_steps))

@@ -20,23 +20,17 @@ from subtune_jax.training.step import Fixed, Recipe, State
 
 
 def forward(
-    where: Devices,
-    recipe: Recipe,
-    rows: Rows,
-    *,
-    stop: str | None = None,
-    store: Store | None = None,
+    where: Devices, recipe: Recipe, rows: Rows, *, store: Store | None = None
 ) -> Callable[[State, Fixed, Examples], np.ndarray]:
-    """(state, fixed, examples) -> logits `[N, C]`, or what enters block `stop`.
+    """(state, fixed, examples) -> logits `[N, C]`.
 
     Args:
       where: it runs.
       recipe: of the network.
       rows: of a batch.
-      stop: a block, or None.
       store: of programs; a new one by default.
     """
-    forward_rows = _forward_rows(where, recipe, rows, stop, store)
+    forward_rows = _forward_rows(where, recipe, rows, None, store)
 
     def outputs(state: State, fixed: Fixed, examples: Examples) -> np.ndarray:
         return joined(list(forward_rows(state, fixed, examples)), examples)
@@ -101,7 +95,7 @@ def frozen_rows(
     stop: str | None,
     store: Store | None = None,
 ) -> Callable[[Examples], Iterator[np.ndarray]]:
-    """The same batch by batch, in order."""
+    """The same as `frozen`, batch by batch in order."""
     recipe, where = plain_recipe(setup), setup.devices
     params = trees.flatten(variables.params)
     state, leaves = step.start(recipe, params, variables.stats, {}, {})

@@ -23,7 +23,7 @@ from subtune_jax.training.activation_cache import ActivationCache
 from subtune_jax.training.setup import Setup, batch_rows, dtype
 from subtune_jax.training.step import Fixed, Recipe, State
 
-CACHE_BYTES = dataset.RESIDENT_BYTES  # of the trunk's output for the training examples
+CACHE_BYTES = dataset.RESIDENT_BYTES  # of a run's activation cache, in memory
 
 
 class Program(NamedTuple):
@@ -161,7 +161,6 @@ def compiled(
     state, fixed = devices.replicate(where, (state, fixed))
     form = program_store.shapes((state, fixed))
     function = devices.parallel(where, step.make_train(recipe), donate=True)
-
     static = recipe.training, recipe.augment, recipe.accumulate_steps, recipe.ema
     key = "step", recipe.start, static, recipe.classes, recipe.dtype, form
     piece = devices.spread(where, next(feed.pieces(0, 1)))
@@ -180,15 +179,15 @@ def logits(program: Program, state: State, examples: Examples) -> np.ndarray:
 
 def _cache(setup: Setup, store: Store) -> ActivationCache:
     """A cache of what enters the first block that moves."""
-    programs: dict[str, Any] = {}
 
-    def trunk(examples: Examples, start: str | None, stop: str) -> Any:
-        del start  # nothing below is kept
-        if stop not in programs:
-            rows = prediction.frozen_rows(setup, setup.variables, stop, store)
-            programs[stop] = rows
-        return programs[stop](examples)
+    @functools.cache
+    def trunk(stop: str) -> Callable[[Examples], Any]:
+        return prediction.frozen_rows(setup, setup.variables, stop, store)
 
-    kind = dtype(setup)
-    bounds = CACHE_BYTES, 0
-    return activation_cache.make(setup.backbone, setup.variables, kind, trunk, bounds)
+    return activation_cache.make(
+        setup.backbone,
+        setup.variables,
+        dtype(setup),
+        lambda examples, start, stop: trunk(stop)(examples),  # nothing below is kept
+        (CACHE_BYTES, 0),
+    )

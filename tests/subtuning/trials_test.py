@@ -51,6 +51,15 @@ def test_the_test_split_is_never_read():
         trials.value(testbed, trials.candidate(testbed, ["hidden01"]), number, STEPS)
 
 
+def test_masks_are_cut_into_folds_by_chance():
+    task = {"name": "polyps", "examples": 60, "image_size": 16}
+    testbed = opened(small("vit", task=task), folds=3)
+    held = [fold.held for fold in testbed.folds]
+    count = len(testbed.trainer.pool.labels)
+    assert all(len(part) - count // 3 in (0, 1) for part in held)
+    np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.arange(count))
+
+
 def test_a_fold_without_enough_examples_is_refused():
     with pytest.raises(ValueError, match="batch_size=50; a fold has 34 training"):
         opened(small(batch_size=50), folds=2)

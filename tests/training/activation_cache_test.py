@@ -94,3 +94,16 @@ def test_texts_are_read_no_longer_than_the_longest_of_them():
     cut = dataset.cut(both).read(np.array([1, 0]))
     assert cut.shape == (2, 4, 2)
     np.testing.assert_array_equal(cut[:, : few.shape[1]], few[::-1])
+
+
+def test_what_is_forgotten_makes_room_and_leaves_its_readers_alone(tmp_path):
+    setup = small("vit")
+    options = trials.make(memory_gib=0.0)
+    cache = trials.prepare(setup, options, tmp_path).trainer.trunk.cache
+    _, before = activation_cache.entering(cache, setup.train, "block02")
+    expected = before.read(np.arange(5)).copy()
+    activation_cache.forget(cache)
+    assert not cache.kept and not list(tmp_path.glob("*/*"))
+    _, after = activation_cache.entering(cache, setup.validation, "block02")
+    np.testing.assert_array_equal(before.read(np.arange(5)), expected)
+    assert not np.array_equal(after.read(np.arange(5)), expected)

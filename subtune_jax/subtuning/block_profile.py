@@ -11,6 +11,7 @@ correlation to it; `--proxy-only` takes the scores alone.
 Source: Kaplun et al., arXiv:2302.06354; metric and split are named in the file.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def run(
         singles = [row for row in rows if len(row["blocks"]) == 1] or rows
         longest = max(row["steps"] for row in singles)
         ended = [row for row in singles if row["steps"] == longest]
-        content["best"] = max(ended, key=lambda row: row["mean"])["blocks"]
+        fine = [row for row in ended if math.isfinite(row["loss"])]
+        if fine:  # one at least did not diverge
+            content["best"] = max(fine, key=lambda row: row["mean"])["blocks"]
     if names:
         scores = proxies.scores(testbed, blocks, record)
         content["proxies"] = proxies.compare(scores, names, rows)

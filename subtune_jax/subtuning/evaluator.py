@@ -76,15 +76,17 @@ def records(evaluator: Evaluator, names: Set, until: int) -> list[Record]:
 def worth(of_folds: Sequence[Record], last: int) -> float:
     """What a set is compared by: the metric at step `last`, before it minus the loss.
 
-    A loss that is not finite comes last.
+    A training that diverged, whose loss is not finite, comes last.
 
     Args:
       of_folds: one record a fold, all of the same step.
       last: step of a whole trial.
     """
+    loss = statistics.fmean(record["loss"] for record in of_folds)
+    if not math.isfinite(loss):
+        return -math.inf
     if of_folds[0]["steps"] < last:
-        loss = statistics.fmean(record["loss"] for record in of_folds)
-        return -loss if math.isfinite(loss) else -math.inf
+        return -loss
     return statistics.fmean(record["value"] for record in of_folds)
 
 

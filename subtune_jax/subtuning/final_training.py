@@ -7,6 +7,7 @@ learning rate that the validation split prefers for it.
 
 import functools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +98,10 @@ def _best_rate(
     baseline: Baseline,
     optimizers: Mapping[float, Optimizer],
 ) -> float:
-    """The factor whose training on the first fold has the best held-out metric."""
+    """The factor whose training on the first fold has the best held-out metric.
+
+    One that makes it diverge has none.
+    """
     if len(optimizers) == 1:
         return next(iter(optimizers))
     fold, values = testbed.folds[0], {}
@@ -106,7 +110,9 @@ def _best_rate(
         key = _key(baseline, fold, rate)
         if key not in record.records:
             trained = _train(testbed, baseline, fold, rate, optimizers)
-            value = testbed.setup.task.metric(trained.logits(held), held.labels)
+            logits, value = trained.logits(held), -math.inf
+            if np.isfinite(logits).all():
+                value = testbed.setup.task.metric(logits, held.labels)
             journal.write(record, key, trained.record(value))
         values[rate] = record.records[key]["value"]
     return max(values, key=lambda rate: values[rate])

@@ -25,11 +25,15 @@ CONFIG = "config.json"
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Writes `content` at once or not at all; process 0 alone writes."""
+    """Writes `content` at once or not at all; process 0 alone writes.
+
+    Numbers that are not finite, which JSON does not have, are written as null.
+    """
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        strict = _strict(json.loads(json.dumps(content)))
+        partial.write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n")
         os.replace(partial, path)
     return path
 
@@ -179,6 +183,14 @@ def resume_log(workdir: str | Path, step: int) -> list[dict[str, Any]]:
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(partial, path)
     return kept
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_strict(value) for value in content]
+    return _number(content)
 
 
 def _number(value: Any) -> Any:

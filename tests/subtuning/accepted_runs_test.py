@@ -66,6 +66,28 @@ def test_a_profile_and_a_search_run_with(kind, tmp_path, capsys):
     assert (said in capsys.readouterr().err) == (kind == "dropout")
 
 
+def strict(path):
+    """The JSON of a file, which has no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_what_diverges_is_never_the_best(tmp_path):
+    diverging = {"name": "sgd", "learning_rate": 1e30}
+    settings = tiny("mlp", optimizer=diverging, train_steps=6)
+    content = strict(block_profile.run(settings, tmp_path / "profile"))
+    assert "best" not in content
+    assert all(row["loss"] is None for row in content["rows"] if row["blocks"])
+    last = {"rows": ("full",), "repeats": 1, "rates": (1e30, 1.0)}
+    settings = tiny("mlp", optimizer={"name": "sgd"}, baselines=last, train_steps=6)
+    content = strict(block_search.run(settings, tmp_path / "search"))
+    (row,) = content["final"]["rows"]
+    assert row["learning_rate"] == settings["optimizer"]["learning_rate"]
+
+
 TWO = """
 import json, sys, jax
 jax.distributed.initialize("localhost:" + sys.argv[1], 2, int(sys.argv[2]))

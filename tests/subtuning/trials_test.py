@@ -34,9 +34,11 @@ def test_a_trial_has_the_mean_loss_of_what_was_held_out():
 def test_a_trial_that_diverges_has_a_value_and_comes_last():
     setup = small(optimizer={"learning_rate": 1e30, "name": "sgd"}, train_steps=8)
     testbed = opened(setup)
-    result = trials.value(testbed, trials.candidate(testbed, ["hidden01"]), 0, STEPS)
-    assert not np.isfinite(result.loss) and 0 <= result.value <= 1
-    assert evaluator.worth([result._asdict()], 8) == -np.inf
+    candidate = trials.candidate(testbed, ["hidden01"])
+    for until in (STEPS, 8):
+        result = trials.value(testbed, candidate, 0, until)
+        assert not np.isfinite(result.loss) and 0 <= result.value <= 1
+        assert evaluator.worth([result._asdict()], 8) == -np.inf
 
 
 def test_the_test_split_is_never_read():
